@@ -1,0 +1,37 @@
+# Every target sets up .venv by itself; only a Python 3.11-3.13 with venv is needed. Choose it with PYTHON=python3.12.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := experiments/overfit_video_point.py
+RUN := runs/demo
+
+.PHONY: demo test lint bench clean
+
+# Trains the tiny model on the street clip until it answers, then shows what it says beside what was annotated.
+demo: $(READY)
+	$(BIN)/molmo2 train --config=$(DEMO) --workdir=$(RUN)
+	$(BIN)/molmo2 generate --config=$(DEMO) --checkpoint=$(RUN) --out=$(RUN)/answers.jsonl
+	$(BIN)/python -m molmo2_jax.tools.compare $(RUN)/answers.jsonl
+	$(BIN)/molmo2 inspect --config=$(DEMO) --answers=$(RUN)/answers.jsonl --out=$(RUN)/page.html
+
+# A file's tests stay on one worker, so that what a module fixture compiles is compiled once.
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(READY)
+	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis $(RUN)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: choose one with PYTHON=" % v)'
+	@echo "Installing molmo2_jax and the packages of constraints.txt into .venv (once, about two minutes)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
