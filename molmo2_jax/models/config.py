@@ -1,0 +1,162 @@
+"""Architectures as values: every size of every model, and nothing about how it is run or trained.
+
+Qwen3 and OLMo3 are the same decoder with other values. Sizes are those of the released checkpoints
+(public reference, olmo/model_configs.py, and the published config.json files).
+"""
+
+import dataclasses
+
+from molmo2_jax.ops.rope import Yarn
+
+
+@dataclasses.dataclass(frozen=True)
+class VitConfig:
+    """SigLIP2 vision transformer; only the blocks up to the last feature layer exist."""
+
+    width: int
+    heads: int
+    mlp: int
+    layers: int
+    feature_layers: tuple[int, ...]  # blocks (from 0) whose outputs are concatenated, in this order
+    patches: int
+    patch_pixels: int
+    norm_eps: float
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectorConfig:
+    """Attention pooling of patches into visual tokens, then a SwiGLU projector into the LLM."""
+
+    heads: int
+    head_dim: int
+    mlp: int  # the LLM's own intermediate size in the released models
+
+
+@dataclasses.dataclass(frozen=True)
+class LlmConfig:
+    """A decoder: Qwen3 (norm before, QK norm per head) or OLMo3 (norm after, QK norm over the whole projection)."""
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    vocab: int
+    new_vocab: int  # embedding rows for Molmo2's special tokens; inputs only, they cannot be predicted
+    rope_theta: float
+    yarn: Yarn | None
+    yarn_layers: tuple[int, ...]  # layers with YaRN frequencies; the others keep plain RoPE
+    norm_after: bool  # normalise a sub-layer's output instead of its input
+    qk_norm: str  # "head": each head vector; "projection": all heads as one vector; "none"
+    norm_eps: float
+    tied: bool  # the output embedding is the base input embedding
+
+
+@dataclasses.dataclass(frozen=True)
+class Molmo2Config:
+    """One whole model."""
+
+    name: str
+    vit: VitConfig
+    connector: ConnectorConfig
+    llm: LlmConfig
+
+
+SIGLIP2_SO400M = VitConfig(
+    width=1152,
+    heads=16,
+    mlp=4304,
+    layers=25,  # of 27: the last two feed nothing
+    feature_layers=(24, 18),
+    patches=729,
+    patch_pixels=588,
+    norm_eps=1e-6,
+)
+
+QWEN3_4B_INSTRUCT = LlmConfig(
+    width=2560,
+    layers=36,
+    heads=32,
+    kv_heads=8,
+    head_dim=128,
+    mlp=9728,
+    vocab=151_936,
+    new_vocab=128,
+    rope_theta=5_000_000.0,
+    yarn=None,
+    yarn_layers=(),
+    norm_after=False,
+    qk_norm="head",
+    norm_eps=1e-6,
+    tied=True,
+)
+
+QWEN3_8B = dataclasses.replace(QWEN3_4B_INSTRUCT, width=4096, mlp=12_288, rope_theta=1_000_000.0, tied=False)
+
+OLMO3_7B_INSTRUCT = LlmConfig(
+    width=4096,
+    layers=32,
+    heads=32,
+    kv_heads=32,
+    head_dim=128,
+    mlp=11_008,
+    vocab=100_278,
+    new_vocab=128,
+    rope_theta=500_000.0,
+    yarn=Yarn(
+        factor=8.0, attention_factor=1.2079441541679836, beta_fast=32.0, beta_slow=1.0, original_positions=8192
+    ),
+    # The full-attention layers of OLMo3. A released Molmo2-O names its own in config.json (`rope_scaling_layers`).
+    yarn_layers=tuple(range(3, 32, 4)),
+    norm_after=True,
+    qk_norm="projection",
+    norm_eps=1e-6,
+    tied=False,
+)
+
+
+def _released(name: str, llm: LlmConfig) -> Molmo2Config:
+    return Molmo2Config(name, SIGLIP2_SO400M, ConnectorConfig(heads=16, head_dim=72, mlp=llm.mlp), llm)
+
+
+# The true architecture at a size that trains on two CPU cores: 378x378 crops, grouped queries, heads * head_dim != width.
+TINY = Molmo2Config(
+    "tiny",
+    vit=dataclasses.replace(SIGLIP2_SO400M, width=64, heads=2, mlp=128, layers=3, feature_layers=(2, 1)),
+    connector=ConnectorConfig(heads=2, head_dim=32, mlp=256),
+    llm=dataclasses.replace(
+        QWEN3_4B_INSTRUCT, width=128, layers=4, heads=4, kv_heads=2, head_dim=48, mlp=384, rope_theta=1_000_000.0
+    ),
+)
+
+PRESETS = {
+    "molmo2_4b": _released("molmo2_4b", QWEN3_4B_INSTRUCT),
+    "molmo2_8b": _released("molmo2_8b", QWEN3_8B),
+    "molmo2_o_7b": _released("molmo2_o_7b", OLMO3_7B_INSTRUCT),
+    "tiny": TINY,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How a model is run: the part of a training config that is about the model."""
+
+    preset: str  # a key of PRESETS
+    dtype: str  # compute dtype, "bfloat16" on TPUs; parameters are float32
+    attention: str  # a key of ops.attention.IMPLEMENTATIONS
+    remat: str  # a key of models.layers.REMAT: what a layer keeps for the backward pass
+    loss_chunk: int  # positions whose logits exist at a time, per device
+    residual_dropout: float  # on attention and mlp outputs, at tokens without loss
+    response_dropout: float  # the same, at tokens with loss
+
+
+def preset(name: str) -> Molmo2Config:
+    """The architecture called `name`; ValueError with the known names otherwise."""
+    if name not in PRESETS:
+        raise ValueError(f"model preset {name!r} is unknown; there are {sorted(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,120 @@
+"""What vit, connector and llm share: declaring parameters, norms, dropout, and running a stack of layers."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+
+from molmo2_jax import sharding
+from molmo2_jax.ops.linear import project
+
+REMAT = {
+    "none": None,  # keep everything
+    "full": jax.checkpoint_policies.nothing_saveable,  # keep a layer's input, compute the rest again
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep outputs of weight matmuls
+}
+
+
+def param(
+    rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], *, std: float | None, stack: int | None
+) -> nnx.Param:
+    """A float32 parameter with its logical axes beside its shape, drawn in its own shards.
+
+    Args:
+      std: standard deviation of a normal draw; None: a constant 1 (a norm's scale); 0.0: zeros (a bias).
+      stack: number of layers that share this declaration, a leading dimension; None: not stacked.
+    """
+    shape = shape if stack is None else (stack, *shape)
+    spec = sharding.stored(axes, len(shape))
+    if std:
+        value = std * jax.random.normal(rngs.params(), shape, jnp.float32, out_sharding=spec)
+    else:
+        value = jnp.full(shape, 1.0 if std is None else 0.0, jnp.float32, out_sharding=spec)
+    return nnx.Param(value, axes=axes)
+
+
+class Linear(nnx.Module):
+    """`einsum(equation, x, w) (+ b)` with the weight gathered over fsdp; gradients in float32 (ops/linear.py)."""
+
+    def __init__(self, rngs, equation, shape, axes, out, *, std=0.02, bias: tuple[str, ...] | None = None, stack=None):
+        """`bias`: logical axes of the bias, which are the last ones of the weight; None for no bias."""
+        self.equation, self.out = equation, out
+        self.w = param(rngs, shape, axes, std=std, stack=stack)
+        if bias is not None:
+            self.b = param(rngs, shape[len(shape) - len(bias) :], bias, std=0.0, stack=stack)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = project(self.equation, x, self.w[...], self.w.axes, self.out)
+        return (y.astype(jnp.float32) + use(self.b)).astype(x.dtype) if hasattr(self, "b") else y
+
+
+def use(p: nnx.Param) -> jax.Array:
+    """A small parameter, whole over fsdp, in float32."""
+    return jax.sharding.reshard(p[...], sharding.gathered(p.axes))
+
+
+class RMSNorm(nnx.Module):
+    """x / sqrt(mean(x^2) + eps) * scale over the last `len(axes)` dimensions as one vector, in float32."""
+
+    def __init__(self, rngs, shape: tuple[int, ...], axes: tuple[str, ...], eps: float, *, stack=None):
+        self.eps, self.over = eps, tuple(range(-len(shape), 0))
+        self.scale = param(rngs, shape, axes, std=None, stack=stack)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=self.over, keepdims=True) + self.eps)
+        return (y * use(self.scale)).astype(x.dtype)
+
+
+class LayerNorm(nnx.Module):
+    """Mean and variance over the last dimension in float32, with scale and bias."""
+
+    def __init__(self, rngs, width: int, eps: float, *, stack=None):
+        self.eps = eps
+        self.scale = param(rngs, (width,), ("norm",), std=None, stack=stack)
+        self.bias = param(rngs, (width,), ("norm",), std=0.0, stack=stack)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.astype(jnp.float32)
+        y = y - y.mean(-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (y * use(self.scale) + use(self.bias)).astype(x.dtype)
+
+
+def dropout(x_BSD: jax.Array, key: jax.Array | None, rate_BS: jax.Array) -> jax.Array:
+    """Inverted dropout with a rate for each token (two rates keyed on the loss mask, reference section 3).
+
+    Draws do not depend on the mesh. `key` None: no dropout.
+    """
+    if key is None:
+        return x_BSD
+    keep_BS1 = 1.0 - rate_BS[..., None]
+    spec: P = jax.typeof(x_BSD).sharding.spec
+    kept_BSD = jax.random.uniform(key, x_BSD.shape, out_sharding=spec) < keep_BS1
+    return jnp.where(kept_BSD, x_BSD / keep_BS1, 0.0).astype(x_BSD.dtype)
+
+
+def run_stack(blocks: nnx.Module, step: Callable, carry, xs, remat: str, *, layers: slice = slice(None)):
+    """`lax.scan` over stacked layers: `carry, y = step(block, carry, x)` for each layer and its slice x of xs.
+
+    Args:
+      remat: a key of REMAT.
+      layers: the layers to run, all by default.
+
+    Returns:
+      The last carry and the stacked y.
+    """
+    if remat not in REMAT:
+        raise ValueError(f"remat {remat!r} is unknown; there are {sorted(REMAT)}")
+    graph, params = nnx.split(blocks)
+    params = jax.tree.map(lambda p: p[layers], params)
+
+    def body(carry, layer):
+        layer_params, x = layer
+        return step(nnx.merge(graph, layer_params), carry, x)
+
+    if REMAT[remat] is not None:
+        body = jax.checkpoint(body, policy=REMAT[remat], prevent_cse=False)
+    return jax.lax.scan(body, carry, (params, xs))

@@ -1,0 +1,164 @@
+"""The decoder: Qwen3 or OLMo3 by the values of LlmConfig.
+
+How a layer attends is passed in (`attend`), so that training, prefill and decoding share one block.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from molmo2_jax import sharding
+from molmo2_jax.models.config import LlmConfig
+from molmo2_jax.models.layers import Linear, RMSNorm, dropout, param, run_stack
+from molmo2_jax.ops import rope
+
+# attend(q_BSNH, k_BSKH, v_BSKH, layer_state) -> (out_BSNH, new layer_state)
+Attend = Callable[[jax.Array, jax.Array, jax.Array, object], tuple[jax.Array, object]]
+
+
+class Dropout(NamedTuple):
+    """Residual dropout of one forward pass: a key (None: off) and float32[B, S] rates."""
+
+    key: jax.Array
+    rate_BS: jax.Array
+
+
+class Attention(nnx.Module):
+    def __init__(self, c: LlmConfig, rngs, stack):
+        def project_in(heads, axis):
+            shape, axes = (c.width, heads, c.head_dim), ("embed", axis, "head_dim")
+            return Linear(rngs, "BSD,DNH->BSNH", shape, axes, sharding.B_S_N_H, stack=stack)
+
+        self.q = project_in(c.heads, "heads")
+        self.k = project_in(c.kv_heads, "kv_heads")
+        self.v = project_in(c.kv_heads, "kv_heads")
+        if c.qk_norm == "head":
+            self.q_norm = RMSNorm(rngs, (c.head_dim,), ("norm",), c.norm_eps, stack=stack)
+            self.k_norm = RMSNorm(rngs, (c.head_dim,), ("norm",), c.norm_eps, stack=stack)
+        elif c.qk_norm == "projection":
+            self.q_norm = RMSNorm(rngs, (c.heads, c.head_dim), ("heads", "head_dim"), c.norm_eps, stack=stack)
+            self.k_norm = RMSNorm(rngs, (c.kv_heads, c.head_dim), ("kv_heads", "head_dim"), c.norm_eps, stack=stack)
+        elif c.qk_norm == "none":
+            self.q_norm = self.k_norm = None
+        else:
+            raise ValueError(f'qk_norm is "head", "projection" or "none", not {c.qk_norm!r}')
+        out_std = 0.02 / (2 * c.layers) ** 0.5
+        shape, axes = (c.heads, c.head_dim, c.width), ("heads", "head_dim", "embed")
+        self.o = Linear(rngs, "BSNH,NHD->BSD", shape, axes, sharding.B_S_D, std=out_std, stack=stack)
+
+    def __call__(self, x_BSD, table_BS2F, attend: Attend, state):
+        q_BSNH, k_BSKH, v_BSKH = self.q(x_BSD), self.k(x_BSD), self.v(x_BSD)
+        if self.q_norm is not None:
+            q_BSNH, k_BSKH = self.q_norm(q_BSNH), self.k_norm(k_BSKH)
+        out_BSNH, state = attend(rope.rotate(q_BSNH, table_BS2F), rope.rotate(k_BSKH, table_BS2F), v_BSKH, state)
+        return self.o(out_BSNH), state
+
+
+class Mlp(nnx.Module):
+    def __init__(self, c: LlmConfig, rngs, stack):
+        project_in = functools.partial(
+            Linear, rngs, "BSD,DF->BSF", (c.width, c.mlp), ("embed", "mlp"), sharding.B_S_F, stack=stack
+        )
+        self.gate, self.up = project_in(), project_in()
+        out_std = 0.02 / (2 * c.layers) ** 0.5
+        self.down = Linear(
+            rngs, "BSF,FD->BSD", (c.mlp, c.width), ("mlp", "embed"), sharding.B_S_D, std=out_std, stack=stack
+        )
+
+    def __call__(self, x_BSD):
+        return self.down(jax.nn.silu(self.gate(x_BSD)) * self.up(x_BSD))
+
+
+class Block(nnx.Module):
+    def __init__(self, c: LlmConfig, rngs, stack):
+        self.norm_after = c.norm_after
+        self.attn_norm = RMSNorm(rngs, (c.width,), ("norm",), c.norm_eps, stack=stack)
+        self.attn = Attention(c, rngs, stack)
+        self.mlp_norm = RMSNorm(rngs, (c.width,), ("norm",), c.norm_eps, stack=stack)
+        self.mlp = Mlp(c, rngs, stack)
+
+    def __call__(self, x_BSD, table_BS2F, attend: Attend, state, drop: Callable):
+        before, after = (_identity, _apply) if self.norm_after else (_apply, _identity)
+        y_BSD, state = self.attn(before(self.attn_norm, x_BSD), table_BS2F, attend, state)
+        x_BSD = x_BSD + drop(after(self.attn_norm, y_BSD), 0)
+        y_BSD = self.mlp(before(self.mlp_norm, x_BSD))
+        return x_BSD + drop(after(self.mlp_norm, y_BSD), 1), state
+
+
+def _apply(norm, x):
+    return norm(x)
+
+
+def _identity(norm, x):
+    return x
+
+
+class Embedding(nnx.Module):
+    """Base rows (frozen by default, also the head when tied) and the rows of Molmo2's new tokens."""
+
+    def __init__(self, c: LlmConfig, rngs):
+        self.base = param(rngs, (c.vocab, c.width), ("vocab", "embed"), std=0.02, stack=None)
+        self.new = param(rngs, (c.new_vocab, c.width), ("new_vocab", "embed"), std=0.02, stack=None)
+
+    def __call__(self, tokens_BS: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        V = self.base.shape[0]
+
+        def look_up(p, ids_BS, dtype):
+            table = jax.sharding.reshard(p[...].astype(dtype), jax.P(None, None))
+            return table.at[ids_BS].get(mode="clip", out_sharding=sharding.B_S_D)
+
+        new_BS1 = (tokens_BS >= V)[..., None]
+        # `<im_patch>` collects gradients of thousands of tokens: the new rows stay float32.
+        new_BSD = look_up(self.new, tokens_BS - V, jnp.float32)
+        return jnp.where(new_BS1, new_BSD, look_up(self.base, tokens_BS, dtype)).astype(dtype)
+
+
+class Llm(nnx.Module):
+    def __init__(self, c: LlmConfig, rngs: nnx.Rngs):
+        self.config = c
+        self.embed = Embedding(c, rngs)
+        self.blocks = Block(c, rngs, c.layers)
+        self.norm = RMSNorm(rngs, (c.width,), ("norm",), c.norm_eps)
+        if not c.tied:
+            self.head = param(rngs, (c.vocab, c.width), ("vocab", "embed"), std=0.02, stack=None)
+
+    @property
+    def output_embedding(self) -> nnx.Param:
+        """[V, D]; logits are x @ output_embedding^T."""
+        return self.embed.base if self.config.tied else self.head
+
+    def __call__(
+        self,
+        x_BSD: jax.Array,
+        positions_BS: jax.Array,
+        attend: Attend,
+        *,
+        states=None,
+        dropout_: Dropout | None = None,
+        remat: str,
+    ):
+        """Embedded tokens -> (hidden states after the final norm, the layers' new states stacked)."""
+        c = self.config
+        plain = rope.rope_table(positions_BS, rope.inverse_frequencies(c.head_dim, c.rope_theta), 1.0)
+        tables = [plain]
+        if c.yarn is not None:
+            stretched = rope.inverse_frequencies(c.head_dim, c.rope_theta, c.yarn)
+            tables.append(rope.rope_table(positions_BS, stretched, c.yarn.attention_factor))
+        use_yarn_L = jnp.array([layer in c.yarn_layers for layer in range(c.layers)])
+        keys_L2 = None if dropout_ is None else jax.random.split(dropout_.key, (c.layers, 2))
+
+        def step(block, x, layer):
+            use_yarn, keys, state = layer
+            table = tables[0] if len(tables) == 1 else jnp.where(use_yarn, tables[1], tables[0])
+
+            def drop(y, i):
+                return y if keys is None else dropout(y, keys[i], dropout_.rate_BS)
+
+            return block(x, table, attend, state, drop)
+
+        x_BSD, states = run_stack(self.blocks, step, x_BSD, (use_yarn_L, keys_L2, states), remat)
+        return self.norm(x_BSD), states

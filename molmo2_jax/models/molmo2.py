@@ -1,0 +1,92 @@
+"""Molmo2: a vision transformer whose pooled features are added to the `<im_patch>` embeddings of a decoder."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from molmo2_jax import sharding
+from molmo2_jax.models.config import Molmo2Config, RunConfig
+from molmo2_jax.models.connector import Connector, add_visual_tokens
+from molmo2_jax.models.llm import Dropout, Llm
+from molmo2_jax.models.vit import Vit
+from molmo2_jax.ops import mask
+from molmo2_jax.ops.attention import attention
+from molmo2_jax.ops.loss import LossSums, loss_sums
+
+Row = Mapping[str, jax.Array]  # the arrays of data/schema.py, with a leading batch dimension
+
+
+class Molmo2(nnx.Module):
+    """All parameters are float32; compute runs in the dtype of RunConfig."""
+
+    def __init__(self, c: Molmo2Config, rngs: nnx.Rngs):
+        self.config = c
+        self.vit = Vit(c.vit, rngs)
+        self.connector = Connector(c, rngs)
+        self.llm = Llm(c.llm, rngs)
+
+    def embed(self, row: Row, run: RunConfig) -> jax.Array:
+        """[B, S, D]: token embeddings with pooled visual features added at their slots."""
+        dtype = jnp.dtype(run.dtype)
+        x_BSD = self.llm.embed(row["tokens"], dtype)
+        if row["crops"].shape[1] == 0:  # a config without vision
+            return x_BSD
+        features_BCPD = self.vit(row["crops"], dtype, run.remat)
+        visual_BGD = self.connector(features_BCPD, row["pooling"])
+        return add_visual_tokens(x_BSD, visual_BGD, row["visual_slots"])
+
+    def hidden(self, x_BSD: jax.Array, row: Row, run: RunConfig, dropout_key: jax.Array | None = None) -> jax.Array:
+        """Final hidden states [B, S, D] of embedded rows; dropout where a key is given."""
+        vis = mask.row_visibility(row["visible_until"], row["image_group"])
+
+        def attend(q, k, v, state):
+            return attention(q, k, v, vis, implementation=run.attention), state
+
+        drop = None
+        if dropout_key is not None and (run.residual_dropout or run.response_dropout):
+            rate_BS = jnp.where(row["loss_weights"] > 0, run.response_dropout, run.residual_dropout)
+            drop = Dropout(dropout_key, rate_BS)
+        return self.llm(x_BSD, row["positions"], attend, dropout_=drop, remat=run.remat)[0]
+
+    def losses(self, row: Row, run: RunConfig, dropout_key: jax.Array | None = None) -> LossSums:
+        """Weighted loss sums over the global batch (ops/loss.py)."""
+        return self.losses_of(self.embed(row, run), row, run, dropout_key)
+
+    def losses_of(self, x_BSD, row: Row, run: RunConfig, dropout_key: jax.Array | None = None) -> LossSums:
+        """As `losses`, from embedded rows: what gradients with respect to tokens are taken of."""
+        hidden_BSD = self.hidden(x_BSD, row, run, dropout_key)
+        head = self.llm.output_embedding
+        return loss_sums(
+            hidden_BSD, head[...], head.axes, row["targets"], row["loss_weights"], chunk=run.loss_chunk
+        )
+
+
+def logits(model: Molmo2, hidden_BSD: jax.Array) -> jax.Array:
+    """float32[B, S, V]. For decoding and tests; training never makes this array."""
+    table_VD = jax.sharding.reshard(
+        model.llm.output_embedding[...].astype(hidden_BSD.dtype), sharding.gathered(("vocab", "embed"))
+    )
+    return jnp.einsum(
+        "BSD,VD->BSV", hidden_BSD, table_VD, out_sharding=sharding.B_S_F, preferred_element_type=jnp.float32
+    )
+
+
+def abstract(c: Molmo2Config) -> tuple[nnx.GraphDef, nnx.State]:
+    """Structure and ShapeDtypeStructs (with shardings) of a model, without any memory."""
+    return nnx.split(nnx.eval_shape(lambda: Molmo2(c, nnx.Rngs(0))))
+
+
+def init(c: Molmo2Config, seed: int) -> nnx.State:
+    """Random parameters, drawn straight into their shards."""
+
+    @jax.jit
+    def draw(key):
+        return nnx.state(Molmo2(c, nnx.Rngs(params=key)))
+
+    return draw(jax.random.key(seed))
+
+
+def parameter_count(c: Molmo2Config) -> int:
+    return sum(x.size for x in jax.tree.leaves(abstract(c)[1]))

@@ -1,0 +1,118 @@
+"""SigLIP2 So400m/14 on 378x378 crops: pre-norm blocks, learned positions, features of two of its blocks."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from molmo2_jax import sharding
+from molmo2_jax.models.config import VitConfig
+from molmo2_jax.models.layers import LayerNorm, Linear, param, run_stack, use
+
+
+class Attention(nnx.Module):
+    """Full attention among the patches of one crop, softmax in float32."""
+
+    def __init__(self, c: VitConfig, rngs, stack):
+        project_in = functools.partial(
+            Linear,
+            rngs,
+            "BCPD,DNH->BCPNH",
+            (c.width, c.heads, c.head_dim),
+            ("vit_embed", "heads", "head_dim"),
+            sharding.B_C_P_N_H,
+            bias=("heads", "head_dim"),
+            stack=stack,
+        )
+        self.q, self.k, self.v = project_in(), project_in(), project_in()
+        self.o = Linear(
+            rngs,
+            "BCPNH,NHD->BCPD",
+            (c.heads, c.head_dim, c.width),
+            ("heads", "head_dim", "vit_embed"),
+            sharding.B_C_P_D,
+            bias=("norm",),
+            stack=stack,
+        )
+
+    def __call__(self, x_BCPD: jax.Array) -> jax.Array:
+        spec = sharding.B_C_P_N_H
+        # One crop at a time: all crops' 729 x 729 scores at once would be gigabytes.
+        attend = jax.shard_map(_attend_by_crop, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
+        return self.o(attend(self.q(x_BCPD), self.k(x_BCPD), self.v(x_BCPD)))
+
+
+def _attend_by_crop(q_BCPNH, k_BCPNH, v_BCPNH):
+    @jax.checkpoint
+    def crop(qkv):
+        q, k, v = qkv
+        scores_NPQ = jnp.einsum("PNH,QNH->NPQ", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+        probs_NPQ = jax.nn.softmax(scores_NPQ, axis=-1).astype(v.dtype)
+        return jnp.einsum("NPQ,QNH->PNH", probs_NPQ, v)
+
+    flat = [x.reshape(-1, *x.shape[2:]) for x in (q_BCPNH, k_BCPNH, v_BCPNH)]
+    return jax.lax.map(crop, tuple(flat)).reshape(q_BCPNH.shape)
+
+
+class Block(nnx.Module):
+    def __init__(self, c: VitConfig, rngs, stack):
+        self.attn_norm = LayerNorm(rngs, c.width, c.norm_eps, stack=stack)
+        self.attn = Attention(c, rngs, stack)
+        self.mlp_norm = LayerNorm(rngs, c.width, c.norm_eps, stack=stack)
+        self.up = Linear(
+            rngs,
+            "BCPD,DF->BCPF",
+            (c.width, c.mlp),
+            ("vit_embed", "mlp"),
+            sharding.B_C_P_F,
+            bias=("mlp",),
+            std=c.width**-0.5,
+            stack=stack,
+        )
+        self.down = Linear(
+            rngs,
+            "BCPF,FD->BCPD",
+            (c.mlp, c.width),
+            ("mlp", "vit_embed"),
+            sharding.B_C_P_D,
+            bias=("norm",),
+            std=c.mlp**-0.5,
+            stack=stack,
+        )
+
+    def __call__(self, x_BCPD: jax.Array) -> jax.Array:
+        x_BCPD = x_BCPD + self.attn(self.attn_norm(x_BCPD))
+        return x_BCPD + self.down(jax.nn.gelu(self.up(self.mlp_norm(x_BCPD)), approximate=True))
+
+
+class Vit(nnx.Module):
+    """uint8[B, C, P, X] pixels of patches -> [B, C, P, D * len(feature_layers)] features."""
+
+    def __init__(self, c: VitConfig, rngs: nnx.Rngs):
+        self.config = c
+        self.patch = Linear(
+            rngs,
+            "BCPX,XD->BCPD",
+            (c.patch_pixels, c.width),
+            ("pixels", "vit_embed"),
+            sharding.B_C_P_D,
+            bias=("norm",),
+            std=c.patch_pixels**-0.5,
+        )
+        self.positions = param(rngs, (c.patches, c.width), ("patch", "norm"), std=c.width**-0.5, stack=None)
+        self.blocks = Block(c, rngs, c.layers)
+
+    def __call__(self, crops_BCPX: jax.Array, dtype: jnp.dtype, remat: str) -> jax.Array:
+        pixels_BCPX = (crops_BCPX.astype(jnp.float32) / 127.5 - 1.0).astype(dtype)  # mean = std = 0.5
+        x_BCPD = (self.patch(pixels_BCPX) + use(self.positions)).astype(dtype)
+        # The stack is run in pieces that end at the wanted layers, so that nothing else outlives the forward pass.
+        features, start = {}, 0
+        for stop in sorted(layer + 1 for layer in self.config.feature_layers):
+            x_BCPD, _ = run_stack(self.blocks, _step, x_BCPD, None, remat, layers=slice(start, stop))
+            features[stop - 1], start = x_BCPD, stop
+        return jnp.concatenate([features[layer] for layer in self.config.feature_layers], axis=-1)
+
+
+def _step(block, x_BCPD, _):
+    return block(x_BCPD), None
