@@ -1,0 +1,235 @@
+"""Videos: what a file holds (without decoding it), when frames are sampled, and the frames of those times.
+
+Times are seconds since the first frame. A frame is displayed from its own time until the next frame's:
+
+    frames at   0.0   0.04   0.08 .. 9.96       a 10 s clip at 25 frames/s; its duration is 10.0
+    t = 0.05    the frame at 0.04
+    t = 10.0    the frame at 9.96               the last one is displayed to the end of the clip
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+
+import av
+import numpy as np
+
+from molmo2_jax.data.media_error import MediaError
+
+# ffmpeg also opens pictures (png_pipe, image2) and any .txt (tty) as if they were videos.
+_NOT_VIDEO = ("image2", "tty")
+
+# Headers of Matroska and AVI state how long the video is, but not how long its last frame, or whether frames were
+# dropped at the end; only what is shorter by more than these seconds is cut off.
+_DURATION_SLACK = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What a probe finds. `width` and `height` are as displayed, that is, after the rotation phones write."""
+
+    width: int
+    height: int
+    duration: float  # seconds from the start of the first frame to the end of the last
+    frames: int
+
+
+def probe(path: str | os.PathLike) -> VideoInfo:
+    """Size, duration and number of frames of a video, from its packets; only the first frame is decoded.
+
+        probe("experiments/street/bikes.mp4")  ->  VideoInfo(width=640, height=272, duration=10.0, frames=250)
+
+    Raises MediaError, naming the file, where it is missing, not a video, empty, cannot be decoded, or cut off: the
+    container's index lists more frames than there are, its header states more seconds, or a packet is incomplete.
+    Other containers (MPEG-TS, GIF) promise nothing, so a cut between packets shows only as a shorter video.
+    """
+    with _open(path) as (container, stream):
+        # Taken before reading, which adds to the index what it finds on the way.
+        indexed, announced = _promises(container, stream)
+        spans, end_of_file, rotation = [], 0.0, None
+        for packet in container.demux():
+            if packet.stream.index == stream.index and rotation is None:
+                rotation = next((frame.rotation for frame in packet.decode()), None)
+            time = packet.pts if packet.pts is not None else packet.dts
+            if time is None:  # the empty packets that end a stream
+                continue
+            _check_whole(packet, path)
+            end_of_file = max(end_of_file, float((time + (packet.duration or 0)) * packet.time_base))
+            # Discarded packets lead up to the start of a trimmed clip; they are decoded but never displayed.
+            if packet.stream.index == stream.index and not packet.is_discard:
+                spans.append((time, time + (packet.duration or _frame_length(stream))))
+        cut_off = len(spans) < indexed or end_of_file + _DURATION_SLACK < announced
+        return _info(path, stream, spans, rotation, cut_off)
+
+
+def frame_times(duration: float, max_frames: int, fps: float) -> np.ndarray:
+    """Times (seconds, float64[T]) at which to sample a video: `fps` a second and the end, at most `max_frames`.
+
+        frame_times(1.9, 4, 1.0)    ->  [0, 1, 1.9]
+        frame_times(3.0, 4, 1.0)    ->  [0, 1, 2, 3]
+        frame_times(3.001, 4, 1.0)  ->  4 times spread evenly from 0 to 3.001
+
+    Public reference: video_loader.py, mode `uniform_last_frame`.
+    """
+    if not (duration > 0 and max_frames >= 1 and fps > 0):
+        raise ValueError(f"duration {duration}, max_frames {max_frames} and fps {fps} must be positive")
+    if (max_frames - 1) / fps < duration:
+        return np.linspace(0.0, duration, max_frames)
+    grid = np.arange(max_frames - 1) / fps
+    return np.append(grid[grid < duration], float(duration))
+
+
+def decode_frames(path: str | os.PathLike, times: Sequence[float] | np.ndarray) -> Iterator[np.ndarray]:
+    """The frames (uint8[H, W, 3] RGB, upright) displayed at each of `times`, in order; `times` must not decrease.
+
+        list(decode_frames("bikes.mp4", [0.0, 0.05, 10.0]))  ->  frames 0, 1 and 249
+
+    One pass: a seek to the keyframe before times[0], then every frame is decoded once, since for a few frames a second
+    that costs less than seeking to each. Times before the first frame or within one frame after the last give that
+    frame, and consecutive times in one frame give the same array twice. Raises MediaError where the file cannot be
+    opened or decoded, or ends before a time.
+    """
+    times = np.asarray(times, np.float64)
+    if times.ndim != 1 or not (np.diff(times) >= 0).all():
+        raise ValueError(f"times must be a list in ascending order, got {times}")
+    if not times.size:
+        return
+    with _open(path) as (container, stream):
+        start = _start(container, stream, path)
+        frames = _seek(container, stream, start, times[0], path)
+        current, following = next(frames), next(frames, None)
+        image = None
+        for time in times:
+            while following is not None and _seconds(following, start) <= time:
+                current, following, image = following, next(frames, None), None
+            if following is None:
+                _check_reached(current, stream, start, time, path)
+            if image is None:
+                image = _upright(current.to_ndarray(format="rgb24"), current.rotation)
+            yield image
+
+
+@contextlib.contextmanager
+def _open(path: str | os.PathLike) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The open container and its video stream; whatever ffmpeg finds wrong in the block is a MediaError."""
+    if not os.path.isfile(path):
+        raise MediaError(f"{path}: no such file")
+    try:
+        # Titles in odd encodings are common and no reason to refuse a video.
+        with av.open(os.fspath(path), metadata_errors="ignore") as container:
+            name = container.format.name
+            if name.endswith("_pipe") or name in _NOT_VIDEO:
+                raise MediaError(f"{path}: not a video but a file of type {name}")
+            cover = av.stream.Disposition.attached_pic  # an album cover is stored as a video of one picture
+            streams = [s for s in container.streams.video if not s.disposition & cover]
+            if not streams:
+                kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+                raise MediaError(f"{path}: no video in it (it holds {', '.join(kinds)})")
+            yield container, streams[0]
+    except av.FFmpegError as error:
+        raise MediaError(f"{path}: not a video, or a damaged one ({error.strerror})") from error
+
+
+def _promises(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[int, float]:
+    """What a container says before its packets are read: frames in its index, end of its last stream (s); 0 if mute."""
+    name = container.format.name
+    if "mp4" in name:  # the index is what is left after trimming, the frame count of the header is not
+        return len(stream.index_entries), 0.0
+    if name == "avi":  # counts frames, dropped ones included, at a constant rate
+        return 0, float(stream.frames * stream.time_base)
+    if "matroska" in name and container.duration is not None:
+        return 0, container.duration / av.time_base
+    return 0, 0.0
+
+
+def _info(
+    path: str | os.PathLike, stream: av.VideoStream, spans: list[tuple[int, int]], rotation: int | None, cut_off: bool
+) -> VideoInfo:
+    """Judge what the packets of a video say: `spans` are (start, end) of its frames in units of its time base."""
+    if not spans:
+        raise MediaError(f"{path}: no frames in it")
+    duration = float((max(end for _, end in spans) - min(start for start, _ in spans)) * stream.time_base)
+    if cut_off:
+        raise MediaError(f"{path}: cut off: it ends after {len(spans)} frames ({duration:.2f} s), more were announced")
+    if duration <= 0:
+        raise MediaError(f"{path}: its duration is zero ({len(spans)} frames)")
+    if rotation is None:
+        raise MediaError(f"{path}: none of its {len(spans)} frames can be decoded ({stream.codec_context.name})")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if rotation % 180:
+        width, height = height, width
+    return VideoInfo(width, height, duration, len(spans))
+
+
+def _check_whole(packet: av.Packet, path: str | os.PathLike) -> None:
+    # ffmpeg hands out what is left of the packet that a cut goes through, and marks it.
+    if packet.is_corrupt:
+        seconds = float((packet.dts if packet.dts is not None else packet.pts) * packet.time_base)
+        raise MediaError(f"{path}: cut off or damaged at {seconds:.2f} s: a packet is incomplete")
+
+
+def _frame_length(stream: av.VideoStream) -> int:
+    """Length of a frame that states none, from the average rate, in units of the time base; 0 if that is unknown."""
+    rate = stream.average_rate
+    return round(1 / (rate * stream.time_base)) if rate else 0
+
+
+def _frames(container: av.container.InputContainer, stream: av.VideoStream, path: str | os.PathLike) -> Iterator:
+    """Decoded frames from where the container stands, in display order."""
+    for packet in container.demux(stream):
+        _check_whole(packet, path)
+        for frame in packet.decode():
+            if frame.pts is None:
+                raise MediaError(f"{path}: a frame has no time")
+            yield frame
+
+
+def _start(container: av.container.InputContainer, stream: av.VideoStream, path: str | os.PathLike) -> int:
+    """Time of the first frame, in units of the time base. Headers state it too, but not all of them rightly."""
+    first = next(_frames(container, stream, path), None)
+    if first is None:
+        raise MediaError(f"{path}: no frame can be decoded")
+    return first.pts
+
+
+def _seek(
+    container: av.container.InputContainer, stream: av.VideoStream, start: int, time: float, path: str | os.PathLike
+) -> Iterator:
+    """Frames from a keyframe at or before `time` on; from the first frame where that is before all keyframes."""
+    back = 0.0
+    while True:
+        target = max(start, start + int((time - back) / stream.time_base))
+        container.seek(target, stream=stream)
+        frames = _frames(container, stream, path)
+        first = next(frames, None)
+        # Containers index by decoding order: with reordered frames the keyframe found can be displayed after `time`.
+        if first is not None and (first.pts <= target or target == start):
+            return _chain(first, frames)
+        if target == start:
+            raise MediaError(f"{path}: no frame can be decoded")
+        back = 2 * back + 1.0
+
+
+def _chain(first: av.VideoFrame, rest: Iterator) -> Iterator:
+    yield first
+    yield from rest
+
+
+def _seconds(frame: av.VideoFrame, start: int) -> float:
+    return float((frame.pts - start) * frame.time_base)
+
+
+def _check_reached(
+    last: av.VideoFrame, stream: av.VideoStream, start: int, time: float, path: str | os.PathLike
+) -> None:
+    """Raise unless `time` is in the last frame or at most a frame after it."""
+    length = float((last.duration or _frame_length(stream)) * stream.time_base)
+    end = _seconds(last, start) + length
+    if time > end + length:
+        raise MediaError(f"{path}: ends at {end:.2f} s, before the frame asked for at {time:.2f} s")
+
+
+def _upright(image: np.ndarray, rotation: int) -> np.ndarray:
+    """Turn an image by the counter-clockwise degrees its container asks for; cameras write quarter turns."""
+    return np.ascontiguousarray(np.rot90(image, round(rotation / 90))) if rotation else image

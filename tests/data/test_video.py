@@ -1,0 +1,398 @@
+"""Videos that are whole, cut, empty or none at all, and which frame is displayed at a time."""
+
+import struct
+import wave
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from molmo2_jax.data import video
+from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.video import VideoInfo, decode_frames, frame_times, probe
+
+BIKES = "experiments/street/bikes.mp4"
+WHOLE = VideoInfo(width=640, height=272, duration=10.0, frames=250)
+
+
+def copy(out, options=None, source=BIKES, packets=None):
+    """Write the packets of a video into another container, unchanged; `packets` takes only the first ones."""
+    with av.open(str(source)) as old, av.open(str(out), "w", options=options or {}) as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in list(old.demux(old.streams.video[0]))[:packets]:
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    return out
+
+
+def draw(out, ticks, *, rate=25, options=None, audio=0.0):
+    """A video whose frame k is gray 8 k and is displayed from ticks[k] (ms) on; `audio` seconds of silence beside."""
+    with av.open(str(out), "w") as new:
+        stream = new.add_stream("mpeg4", rate=rate, options=options or {})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.codec_context.qmax = 2  # the grays must survive
+        sound = new.add_stream("pcm_s16le", rate=8000, layout="mono") if audio else None
+        for k, tick in enumerate(ticks):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * k, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = tick, stream.codec_context.time_base
+            new.mux(stream.encode(frame))
+        new.mux(stream.encode())
+        if sound:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, int(8000 * audio)), np.int16), "s16", "mono")
+            silence.rate, silence.pts = 8000, 0
+            new.mux(sound.encode(silence))
+            new.mux(sound.encode())
+    return out
+
+
+def grays(path, times):
+    """Which frames of a drawn video come back."""
+    return [round(float(image.mean()) / 8) for image in decode_frames(path, times)]
+
+
+@pytest.fixture(scope="module")
+def all_frames():
+    """Oracle: every frame of the clip with its time, decoded from the start by PyAV alone."""
+    with av.open(BIKES) as container:
+        return [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+# Probing
+
+
+def test_probe_of_a_real_clip():
+    assert probe(BIKES) == WHOLE
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.ts", "a.flv"])
+def test_probe_of_other_containers(tmp_path, name):
+    assert probe(copy(tmp_path / name)) == WHOLE
+
+
+def test_probe_counts_from_the_first_frame(tmp_path):
+    info = probe(draw(tmp_path / "late.mkv", [700, 800, 900, 1000], rate=10))
+    assert (info.frames, info.duration) == (4, pytest.approx(0.4))
+
+
+def test_probe_of_uneven_frames(tmp_path):
+    info = probe(draw(tmp_path / "uneven.mp4", [0, 100, 1000, 1050, 2000], rate=10))
+    assert info.frames == 5
+    assert info.duration > 2.0
+
+
+def test_probe_ignores_the_sound(tmp_path):
+    """Sound that goes on after the last frame is no reason to sample frames there."""
+    info = probe(draw(tmp_path / "sound.mkv", range(0, 1000, 40), audio=3.0))
+    assert (info.frames, info.duration) == (25, pytest.approx(1.0))
+
+
+def test_missing_file():
+    with pytest.raises(MediaError, match=r"^nowhere/clip\.mp4: no such file"):
+        probe("nowhere/clip.mp4")
+
+
+def test_directory(tmp_path):
+    with pytest.raises(MediaError, match="no such file"):
+        probe(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.txt", "clip.srt"])
+def test_text_is_no_video(tmp_path, name):
+    (tmp_path / name).write_text("1\n00:00:01,000 --> 00:00:02,000\nhello\n" * 50)
+    with pytest.raises(MediaError, match=rf"{name}: .*(not a video|no video in it)"):
+        probe(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["picture.png", "picture.jpg", "picture.mp4"])
+def test_a_picture_is_no_video(tmp_path, name):
+    Image.new("RGB", (64, 48)).save(tmp_path / name, format="JPEG" if name.endswith("jpg") else "PNG")
+    with pytest.raises(MediaError, match=rf"{name}: not a video but a file of type"):
+        probe(tmp_path / name)
+
+
+def test_sound_only(tmp_path):
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(8000)
+        out.writeframes(bytes(16000))
+    with pytest.raises(MediaError, match=r"sound\.wav: no video in it \(it holds audio\)"):
+        probe(tmp_path / "sound.wav")
+
+
+def test_empty_file(tmp_path):
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    with pytest.raises(MediaError, match=r"empty\.mp4: not a video"):
+        probe(tmp_path / "empty.mp4")
+
+
+@pytest.mark.parametrize("name", ["none.mp4", "none.mkv"])
+def test_no_frames(tmp_path, name):
+    with pytest.raises(MediaError, match=rf"{name}: "):
+        probe(copy(tmp_path / name, packets=0))
+
+
+# Cut files: never half a video
+
+
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory):
+    """Cut the clip, laid out with its index first or last, to a number of bytes (negative: from the end)."""
+    folder = tmp_path_factory.mktemp("cut")
+    options = {"movflags": "faststart"}
+    whole = {
+        "first": copy(folder / "first.mp4", options).read_bytes(),
+        "last": copy(folder / "last.mp4").read_bytes(),
+        "mkv": copy(folder / "whole.mkv").read_bytes(),
+        "avi": draw(folder / "whole.avi", range(0, 1200, 40)).read_bytes(),
+    }
+    assert whole["first"].index(b"moov") < whole["first"].index(b"mdat")
+    assert whole["last"].index(b"moov") > whole["last"].index(b"mdat")
+
+    def write(layout, size):
+        path = folder / f"cut_{layout}.{layout if layout in ('mkv', 'avi') else 'mp4'}"
+        path.write_bytes(whole[layout][:size])
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("size", [1, 40, 1000, 5000, 50_000, 250_000, 500_000, -5000, -100, -1])
+def test_cut_with_the_index_first(cut, size):
+    with pytest.raises(MediaError, match=r"cut_first\.mp4: "):
+        probe(cut("first", size))
+
+
+@pytest.mark.parametrize("size", [1, 40, 1000, 5000, 50_000, 250_000, 500_000, -3000, -2000, -1000, -500, -200])
+def test_cut_with_the_index_last(cut, size):
+    with pytest.raises(MediaError, match=r"cut_last\.mp4: "):
+        probe(cut("last", size))
+
+
+def test_cut_between_two_packets(cut):
+    """Nothing is damaged there, only the index knows that more was to come."""
+    with av.open(BIKES) as container:
+        sizes = [packet.size for packet in container.demux(video=0)]
+    first = len(cut("first", None).read_bytes()) - sum(sizes)
+    with pytest.raises(MediaError, match=r"cut off: it ends after 100 frames \(.* s\), more were announced"):
+        probe(cut("first", first + sum(sizes[:100])))
+
+
+@pytest.mark.parametrize(
+    "layout, sizes", [("mkv", (1, 1000, 50_000, 250_000, 400_000)), ("avi", (1, 4000, 9000, 13_000))]
+)
+def test_cut_in_other_containers(cut, layout, sizes):
+    for size in sizes:
+        with pytest.raises(MediaError, match=f"cut_{layout}"):
+            probe(cut(layout, size))
+
+
+def test_the_uncut_files_are_fine(cut):
+    assert probe(cut("first", None)) == probe(cut("last", None)) == probe(cut("mkv", None)) == WHOLE
+    assert probe(cut("avi", None)).frames == 30
+
+
+# Times
+
+
+@pytest.mark.parametrize(
+    "duration, expected",
+    [
+        (1.9, [0, 1, 1.9]),
+        (3.0, [0, 1, 2, 3]),
+        (3.001, [0, 3.001 / 3, 2 * 3.001 / 3, 3.001]),
+        (0.5, [0, 0.5]),
+        (1.0, [0, 1]),
+        (300.0, [0, 100, 200, 300]),
+    ],
+)
+def test_frame_times(duration, expected):
+    times = frame_times(duration, 4, 1.0)
+    assert times.dtype == np.float64
+    np.testing.assert_allclose(times, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "duration, max_frames, count", [(10, 128, 21), (63.5, 128, 128), (600, 128, 128), (191.5, 384, 384)]
+)
+def test_numbers_of_frames_in_the_recipe(duration, max_frames, count):
+    assert len(frame_times(duration, max_frames, 2.0)) == count
+
+
+def test_one_frame_is_the_first():
+    assert frame_times(5.0, 1, 2.0).tolist() == [0.0]
+
+
+@given(st.floats(0.01, 5000), st.integers(2, 400), st.sampled_from([0.5, 1.0, 2.0, 3.0, 7.3, 30.0]))
+def test_frame_times_are_few_ascending_and_end_at_the_end(duration, max_frames, fps):
+    times = frame_times(duration, max_frames, fps)
+    assert 2 <= len(times) <= max_frames
+    assert (times[0], times[-1]) == (0.0, duration)
+    assert (np.diff(times) > 0).all()
+    if (max_frames - 1) / fps >= duration:
+        assert np.diff(times).max() <= 1 / fps + 1e-9
+    else:
+        assert len(times) == max_frames
+
+
+@pytest.mark.parametrize("bad", [(0.0, 4, 1.0), (1.0, 0, 1.0), (1.0, 4, 0.0), (float("nan"), 4, 1.0)])
+def test_frame_times_of_nothing_raise(bad):
+    with pytest.raises(ValueError, match="must be positive"):
+        frame_times(*bad)
+
+
+# Frames
+
+
+def displayed(all_frames, time):
+    return [image for start, image in all_frames if start <= time][-1]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [0.0],
+        [0.0, 0.039, 0.041, 5.0, 10.0],
+        [0.01, 0.02, 0.03],
+        [2.0, 2.0, 2.0],
+        [7.31],
+        [3.77, 9.99],
+        [10.0],
+        np.linspace(0, 10, 21),
+        np.linspace(4.3, 6.1, 30),
+    ],
+)
+def test_frames_are_those_displayed(all_frames, times):
+    images = list(decode_frames(BIKES, times))
+    assert len(images) == len(times)
+    for time, image in zip(times, images, strict=True):
+        assert image.dtype == np.uint8 and image.shape == (272, 640, 3)
+        np.testing.assert_array_equal(image, displayed(all_frames, time), err_msg=f"at {time}")
+
+
+def test_a_seek_finds_every_frame(all_frames):
+    """Keyframes are indexed by decoding time, which is not when they are displayed: try each frame as the first."""
+    for k in range(0, 250, 7):
+        (image,) = decode_frames(BIKES, [all_frames[k][0] + 0.001])
+        np.testing.assert_array_equal(image, all_frames[k][1], err_msg=f"frame {k}")
+
+
+def test_a_late_frame_does_not_cost_the_whole_video(monkeypatch):
+    decoded = []
+    frames = video._frames
+
+    def counted(*args):
+        for frame in frames(*args):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr(video, "_frames", counted)
+    list(decode_frames(BIKES, [9.5]))
+    assert len(decoded) < 100
+
+
+def test_uneven_frames(tmp_path):
+    path = draw(tmp_path / "uneven.mkv", [0, 100, 1000, 1050, 2000], rate=10)
+    assert grays(path, [0, 0.05, 0.1, 0.99, 1.0, 1.04, 1.06, 1.99, 2.0]) == [0, 0, 1, 1, 2, 2, 3, 3, 4]
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.ts", "late.mp4"])
+def test_times_count_from_the_first_frame(tmp_path, name):
+    path = draw(tmp_path / name, [700, 800, 900, 1000], rate=10)
+    assert grays(path, [0.0, 0.05, 0.1, 0.25, 0.3]) == [0, 0, 1, 2, 3]
+    assert grays(path, [0.25]) == [2]
+
+
+def test_reordered_frames_come_in_display_order(tmp_path):
+    path = draw(tmp_path / "b.mp4", range(0, 1240, 40), options={"bf": "2", "g": "12"})
+    with av.open(str(path)) as container:
+        pts = [packet.pts for packet in container.demux(video=0) if packet.pts is not None]
+    assert pts != sorted(pts)
+    every = np.arange(31) * 0.04 + 0.001
+    assert grays(path, every) == list(range(31))
+    assert [grays(path, [time])[0] for time in every] == list(range(31))
+
+
+def test_a_time_just_outside_gives_the_nearest_frame(all_frames):
+    images = list(decode_frames(BIKES, [-1.0, 10.02]))
+    np.testing.assert_array_equal(images[0], all_frames[0][1])
+    np.testing.assert_array_equal(images[1], all_frames[-1][1])
+
+
+def test_no_times():
+    assert list(decode_frames(BIKES, [])) == []
+
+
+def test_descending_times_raise():
+    with pytest.raises(ValueError, match="ascending"):
+        list(decode_frames(BIKES, [1.0, 0.5]))
+
+
+def test_a_time_after_the_end_raises():
+    with pytest.raises(MediaError, match=r"bikes\.mp4: ends at 10\.00 s, before the frame asked for at 12\.00 s"):
+        list(decode_frames(BIKES, [0.0, 12.0]))
+
+
+@pytest.mark.parametrize("layout", ["first", "mkv"])
+def test_a_cut_file_gives_its_frames_and_then_raises(cut, all_frames, layout):
+    frames = decode_frames(cut(layout, 250_000), [0.0, 1.0, 9.0])
+    np.testing.assert_array_equal(next(frames), all_frames[0][1])
+    np.testing.assert_array_equal(next(frames), all_frames[25][1])
+    with pytest.raises(MediaError, match=f"cut_{layout}"):
+        next(frames)
+
+
+def test_decoding_what_is_no_video_raises(tmp_path):
+    (tmp_path / "a.mp4").write_text("nothing")
+    with pytest.raises(MediaError, match=r"a\.mp4: not a video"):
+        next(decode_frames(tmp_path / "a.mp4", [0.0]))
+
+
+# Rotation
+
+
+def rotated(tmp_path, matrix):
+    """The drawn video with another display matrix (a, b, c, d) in its track header: x' = ax + cy, y' = bx + dy."""
+    path = tmp_path / "phone.mp4"
+    with av.open(str(path), "w") as new:
+        stream = new.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        pixels = np.zeros((48, 64, 3), np.uint8)
+        pixels[:24, :32] = 255  # stored: the top left quarter is bright
+        for _ in range(3):
+            new.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        new.mux(stream.encode())
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (int(value * 65536) for value in matrix)
+    # ISO 14496-12: the matrix stands 40 bytes after the version of a version-0 track header.
+    at = data.index(b"tkhd") + 4 + 40
+    assert struct.unpack(">9i", data[at : at + 36]) == (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    "matrix, size, bright",
+    [
+        ((1, 0, 0, 1), (64, 48), (0, 0)),
+        ((0, 1, -1, 0), (48, 64), (0, 1)),  # a phone held upright: the stored top left is displayed top right
+        ((-1, 0, 0, -1), (64, 48), (1, 1)),
+        ((0, -1, 1, 0), (48, 64), (1, 0)),
+    ],
+)
+def test_rotated_videos_are_turned_upright(tmp_path, matrix, size, bright):
+    path = rotated(tmp_path, matrix)
+    info = probe(path)
+    assert (info.width, info.height) == size
+    (image,) = decode_frames(path, [0.0])
+    height, width, _ = image.shape
+    assert (width, height) == size and image.flags.c_contiguous
+    quarters = image.reshape(2, height // 2, 2, width // 2, 3).mean(axis=(1, 3, 4))
+    assert quarters[bright] > 200 and quarters.sum() - quarters[bright] < 100
