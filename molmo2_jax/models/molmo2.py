@@ -71,22 +71,3 @@ def logits(model: Molmo2, hidden_BSD: jax.Array) -> jax.Array:
     return jnp.einsum(
         "BSD,VD->BSV", hidden_BSD, table_VD, out_sharding=sharding.B_S_F, preferred_element_type=jnp.float32
     )
-
-
-def abstract(c: Molmo2Config) -> tuple[nnx.GraphDef, nnx.State]:
-    """Structure and ShapeDtypeStructs (with shardings) of a model, without any memory."""
-    return nnx.split(nnx.eval_shape(lambda: Molmo2(c, nnx.Rngs(0))))
-
-
-def init(c: Molmo2Config, seed: int) -> nnx.State:
-    """Random parameters, drawn straight into their shards."""
-
-    @jax.jit
-    def draw(key):
-        return nnx.state(Molmo2(c, nnx.Rngs(params=key)))
-
-    return draw(jax.random.key(seed))
-
-
-def parameter_count(c: Molmo2Config) -> int:
-    return sum(x.size for x in jax.tree.leaves(abstract(c)[1]))

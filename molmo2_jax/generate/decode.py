@@ -1,0 +1,113 @@
+"""Generation: prefill with the bidirectional mask, then one token at a time from a static key-value cache.
+
+The prompt of each row lies at the front of its cache and new tokens follow it, so a token's place in the cache is its
+position. Prefill and every step are the model's own forward pass with another `attend`:
+
+    prompt 4 tokens, room for 3     cache  p0 p1 p2 p3 -- -- --
+    first step writes at 4                 p0 p1 p2 p3 a0 -- --      a0 sees keys 0..4
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from molmo2_jax import sharding
+from molmo2_jax.generate.sampling import sample
+from molmo2_jax.models.config import RunConfig
+from molmo2_jax.models.molmo2 import Molmo2, Row, logits
+from molmo2_jax.ops import mask
+from molmo2_jax.ops.attention import attention
+from molmo2_jax.ops.dense_attention import dense_attention
+
+
+class Decoding(NamedTuple):
+    """State of a batch that is being generated."""
+
+    keys_LBSKH: jax.Array
+    values_LBSKH: jax.Array
+    lengths_B: jax.Array  # int32: prompt and generated tokens so far
+    next_B: jax.Array  # int32: the token chosen last, not yet in the cache
+    done_B: jax.Array  # bool: next_B is EOS, or came after it
+    out_BT: jax.Array  # int32: generated tokens
+    count: jax.Array  # int32: how many columns of out_BT are filled
+    rng: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("run", "max_new", "temperature", "top_p", "eos"))
+def prefill(
+    model: Molmo2, row: Row, lengths_B, rng, *, run: RunConfig, max_new: int, temperature: float, top_p: float, eos: int
+) -> Decoding:
+    """Reads the prompts and chooses the first token.
+
+    Args:
+      row: arrays of data/schema.py, one prompt a row from its beginning, S at least the longest prompt.
+      lengths_B: int32, tokens of each prompt.
+      max_new: room for this many new tokens.
+    """
+    vis = mask.row_visibility(row["visible_until"], row["image_group"])
+    room = [(0, 0), (0, max_new), (0, 0), (0, 0)]
+
+    def attend(q, k, v, state):
+        return attention(q, k, v, vis, implementation=run.attention), (jnp.pad(k, room), jnp.pad(v, room))
+
+    x_BSD = model.embed(row, run)
+    hidden_BSD, (keys, values) = model.llm(x_BSD, row["positions"], attend, remat="none")
+    last_B1D = jnp.take_along_axis(hidden_BSD, (lengths_B - 1)[:, None, None], axis=1)
+    token_B, rng = _choose(model, last_B1D, rng, temperature, top_p)
+    B = token_B.shape[0]
+    out_BT = jnp.full((B, max_new), eos, jnp.int32).at[:, 0].set(token_B)
+    return Decoding(keys, values, lengths_B, token_B, token_B == eos, out_BT, jnp.ones((), jnp.int32), rng)
+
+
+@functools.partial(
+    jax.jit, static_argnames=("run", "temperature", "top_p", "eos"), donate_argnames=("state",)
+)
+def decode(
+    model: Molmo2, state: Decoding, steps, *, run: RunConfig, temperature: float, top_p: float, eos: int
+) -> Decoding:
+    """Up to `steps` more tokens in one loop; ends early when every row is done or the room is full."""
+    last = jnp.minimum(state.count + steps, state.out_BT.shape[1])
+
+    def unfinished(s: Decoding):
+        return (s.count < last) & ~jnp.all(s.done_B)
+
+    def step(s: Decoding) -> Decoding:
+        hidden_B1D, keys, values = _forward(model, s, run)
+        token_B, rng = _choose(model, hidden_B1D, s.rng, temperature, top_p)
+        token_B = jnp.where(s.done_B, eos, token_B)
+        out_BT = jax.lax.dynamic_update_slice_in_dim(s.out_BT, token_B[:, None], s.count, axis=1)
+        done_B = s.done_B | (token_B == eos)
+        return Decoding(keys, values, s.lengths_B + 1, token_B, done_B, out_BT, s.count + 1, rng)
+
+    return jax.lax.while_loop(unfinished, step, state)
+
+
+def _forward(model: Molmo2, s: Decoding, run: RunConfig):
+    """Hidden state of the token chosen last, and the caches with it in."""
+    S = s.keys_LBSKH.shape[2]
+    B = s.next_B.shape[0]
+    place_B1 = s.lengths_B[:, None]
+    zeros_B1 = jnp.zeros_like(place_B1)
+    query = mask.Visibility(place_B1, place_B1 + 1, zeros_B1)
+    index_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
+    # Places beyond the query are not written yet, and no key is later than `index <= place` allows.
+    keys_vis = mask.Visibility(index_BS, jnp.full((B, S), S), jnp.zeros((B, S), jnp.int32))
+    rows = jnp.arange(B)
+
+    def attend(q, k, v, cache):
+        keys, values = cache
+        keys, values = keys.at[rows, s.lengths_B].set(k[:, 0]), values.at[rows, s.lengths_B].set(v[:, 0])
+        return dense_attention(q, keys, values, query, keys_vis), (keys, values)
+
+    x_B1D = model.llm.embed(s.next_B[:, None], jnp.dtype(run.dtype))
+    states = (s.keys_LBSKH, s.values_LBSKH)
+    hidden_B1D, (keys, values) = model.llm(x_B1D, place_B1, attend, states=states, remat="none")
+    return hidden_B1D, keys, values
+
+
+def _choose(model: Molmo2, hidden_B1D, rng, temperature: float, top_p: float):
+    rng, key = jax.random.split(rng)
+    logits_BV = jax.sharding.reshard(logits(model, hidden_B1D)[:, 0], jax.P(sharding.ROWS, None))
+    return sample(logits_BV, key, temperature, top_p), rng

@@ -1,0 +1,144 @@
+"""Checkpoints by Orbax: parameters, optimizer, data iterator and config of a step, committed together or not at all.
+
+    workdir/checkpoints/{step}/  params/ optimizer/ data/ config/ architecture/
+
+An unfinished save has another name and is never read; the newest `keep` finished ones stay.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from flax import traverse_util
+
+from molmo2_jax.models.config import Molmo2Config
+from molmo2_jax.models.params import Params, Structure
+from molmo2_jax.train.config import CheckpointConfig, TrainConfig
+from molmo2_jax.train.step import State
+
+
+def _plain(x: Any) -> Any:
+    """Dataclasses as JSON gives them back (tuples become lists), so that saved and present ones compare equal."""
+    return json.loads(json.dumps(dataclasses.asdict(x)))
+
+
+def _differences(saved: Any, present: Any) -> list[str]:
+    """["llm.width: 128 -> 64", …] between two nested mappings."""
+    a, b = (traverse_util.flatten_dict(x, sep=".", keep_empty_nodes=True) for x in (saved, present))
+    return [f"{k}: {a.get(k, 'absent')} -> {b.get(k, 'absent')}" for k in sorted(a | b) if a.get(k) != b.get(k)]
+
+
+def _nested(params: Params) -> dict:
+    return traverse_util.unflatten_dict(params, sep="/")
+
+
+class Checkpoints:
+    """The checkpoints of one workdir."""
+
+    def __init__(self, workdir: str | pathlib.Path, c: CheckpointConfig):
+        self._directory = pathlib.Path(workdir).absolute() / "checkpoints"
+        options = ocp.CheckpointManagerOptions(max_to_keep=c.keep, cleanup_tmp_directories=True)
+        self._manager = ocp.CheckpointManager(self._directory, options=options)
+
+    @property
+    def latest(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, state: State, data: grain.DatasetIterator, config: TrainConfig, architecture: Molmo2Config) -> None:
+        """Saves in the background; the next save, `wait` or `close` waits for it."""
+        step = int(state.step)
+        if step == self._manager.latest_step():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(_nested(state.params)),
+                optimizer=ocp.args.StandardSave(state.optimizer),
+                data=grain.checkpoint.CheckpointSave(data),
+                config=ocp.args.JsonSave(_plain(config)),
+                architecture=ocp.args.JsonSave(_plain(architecture)),
+            ),
+        )
+
+    def restore(
+        self, state: State, data: grain.DatasetIterator, config: TrainConfig, architecture: Molmo2Config
+    ) -> tuple[State, list[str]]:
+        """The newest checkpoint into the shapes and shardings of `state`; sets the position of `data`.
+
+        Returns the state and the config values that differ from those saved.
+
+        Raises:
+          ValueError: the checkpoint is of another architecture; the message names the keys that differ.
+        """
+        step = self._manager.latest_step()
+        saved = self._manager.restore(
+            step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), architecture=ocp.args.JsonRestore())
+        )
+        self._check(step, saved.architecture, architecture)
+        as_abstract = ocp.utils.to_shape_dtype_struct
+        items = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(jax.tree.map(as_abstract, _nested(state.params))),
+                optimizer=ocp.args.StandardRestore(jax.tree.map(as_abstract, state.optimizer)),
+                data=grain.checkpoint.CheckpointRestore(data),
+            ),
+        )
+        params = traverse_util.flatten_dict(items.params, sep="/")
+        state = State(
+            jnp.full_like(state.step, step),
+            {name: params[name] for name in state.trainable},
+            {name: params[name] for name in state.frozen},
+            items.optimizer,
+        )
+        return state, _differences(saved.config, _plain(config))
+
+    def _check(self, step: int, saved: dict, architecture: Molmo2Config) -> None:
+        differences = _differences(saved, _plain(architecture))
+        if differences:
+            raise ValueError(
+                f"{self._directory}/{step} holds another model (saved -> wanted): {'; '.join(differences)}. "
+                "Use its config, or another --workdir."
+            )
+
+    def wait(self) -> None:
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def load_config(directory: str | pathlib.Path) -> tuple[pathlib.Path, dict]:
+    """(path of the newest step, its training config) of a workdir or of one step's directory.
+
+    Raises:
+      FileNotFoundError: there is no finished checkpoint.
+    """
+    root = pathlib.Path(directory).absolute()
+    found = [root] if (root / "params").is_dir() else sorted(
+        (d for d in (root / "checkpoints").glob("*") if d.name.isdigit() and (d / "params").is_dir()),
+        key=lambda d: int(d.name),
+    )
+    if not found:
+        raise FileNotFoundError(f"{root}: no finished checkpoint there (a workdir with checkpoints/, or one of its steps)")
+    return found[-1], json.loads((found[-1] / "config" / "metadata").read_text())
+
+
+def load_params(step: pathlib.Path, s: Structure, mesh: jax.sharding.Mesh) -> Params:
+    """Parameters alone, straight into their shards.
+
+    Raises:
+      ValueError: the checkpoint is of another architecture; the message names the keys that differ.
+    """
+    saved = json.loads((step / "architecture" / "metadata").read_text())
+    differences = _differences(saved, _plain(s.config))
+    if differences:
+        raise ValueError(f"{step} holds another model (saved -> wanted): {'; '.join(differences)}")
+    with ocp.StandardCheckpointer() as checkpointer:
+        nested = checkpointer.restore(step / "params", _nested(s.abstract(mesh)))
+    return traverse_util.flatten_dict(nested, sep="/")

@@ -1,0 +1,78 @@
+"""Model FLOPs of a batch, and what share of the hardware's peak they are (MFU, PaLM appendix B, arXiv 2204.02311).
+
+Counted: 6 FLOPs per weight and token for every weight matmul (forward and backward, frozen or not), and 12 H per
+visible pair and head for attention. Not counted: padding, rematerialisation, tiles that are masked.
+"""
+
+import time
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from molmo2_jax.models.config import Molmo2Config
+
+# Dense bfloat16 FLOP/s of one device as jax lists it, from the vendors' data sheets.
+PEAK = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU7x": 2307e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA H100 80GB HBM3": 989e12,
+    "NVIDIA H200": 989e12,
+}
+
+
+def visible_pairs(rows: Mapping[str, np.ndarray]) -> int:
+    """Number of (query, key) pairs that `mask.allowed` allows in the rows, from the three integers."""
+    until, group = np.asarray(rows["visible_until"]), np.asarray(rows["image_group"])
+    index = np.arange(until.shape[1])
+    pairs = int(np.maximum(until - index, 0).sum())
+    for row in group:  # within a group the earlier tokens see the later ones, too
+        sizes = np.bincount(row[row > 0]).astype(np.int64)
+        pairs += int((sizes * (sizes - 1) // 2).sum())
+    return pairs
+
+
+def model_flops(c: Molmo2Config, rows: Mapping[str, np.ndarray]) -> float:
+    """FLOPs of forward and backward on the tokens, crops and pairs that `rows` really hold."""
+    llm, vit, connector = c.llm, c.vit, c.connector
+    inner = llm.heads * llm.head_dim
+    block = llm.width * (2 * inner + 2 * llm.kv_heads * llm.head_dim + 3 * llm.mlp)
+    tokens = np.count_nonzero(rows["visible_until"])
+    flops = 6.0 * block * llm.layers * tokens
+    flops += 6.0 * llm.vocab * llm.width * np.count_nonzero(rows["loss_weights"])
+    flops += 12.0 * llm.layers * inner * visible_pairs(rows)
+
+    pooling = rows["pooling"].reshape(-1, rows["pooling"].shape[-1])
+    patches = np.count_nonzero(pooling >= 0)
+    visual = np.count_nonzero((pooling >= 0).any(-1))
+    crops = rows["crops"].reshape(-1, vit.patches * vit.patch_pixels)
+    seen = np.count_nonzero(crops[:, ::97].any(-1))  # an unused crop is all zeros
+    vit_block = vit.width * (4 * vit.width + 2 * vit.mlp)
+    per_crop = vit.patches * (vit.width * vit.patch_pixels + vit.layers * vit_block)
+    flops += 6.0 * per_crop * seen + 12.0 * vit.layers * vit.width * vit.patches**2 * seen
+
+    features, width = vit.width * len(vit.feature_layers), connector.heads * connector.head_dim
+    flops += 6.0 * 2 * features * width * patches
+    return flops + 6.0 * (width * (features + width + 2 * connector.mlp) + connector.mlp * llm.width) * visual
+
+
+def peak_flops(device: jax.Device) -> tuple[float, str]:
+    """(FLOP/s of one device, where the figure is from). An unlisted device is measured: the best of 3 float32 matmuls."""
+    if device.device_kind in PEAK:
+        return PEAK[device.device_kind], "data sheet, bfloat16"
+    n = 1024
+    a = jax.device_put(np.ones((n, n), np.float32), device)
+    product = jax.jit(jnp.dot)
+    product(a, a).block_until_ready()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        product(a, a).block_until_ready()
+        times.append(time.perf_counter() - start)
+    return 2.0 * n**3 / min(times), f"measured, float32 matmul on {device.device_kind}"

@@ -1,0 +1,187 @@
+"""The training loop. One loop for all stages; a stage is a config.
+
+How a run begins:
+  1. workdir has a finished checkpoint of this model: go on from it, exactly.
+  2. it has none: random parameters at step 0.
+"""
+
+import pathlib
+import signal
+import sys
+import time
+
+import jax
+import numpy as np
+
+from molmo2_jax import sharding
+from molmo2_jax.data import loader as loading
+from molmo2_jax.data import schema
+from molmo2_jax.models import config as models
+from molmo2_jax.models import params as parameters
+from molmo2_jax.train import flops, optim
+from molmo2_jax.train.checkpoint import Checkpoints
+from molmo2_jax.train.config import TrainConfig
+from molmo2_jax.train.metrics import MetricWriter
+from molmo2_jax.train.step import State, make_state, make_step
+
+
+class Preempted(Exception):
+    """SIGTERM came; everything up to `step` is in a checkpoint."""
+
+    def __init__(self, step: int):
+        super().__init__(f"SIGTERM: stopped with a checkpoint of step {step}")
+        self.step = step
+
+
+def say(text: str) -> None:
+    """A line for the person who watches; stdout stays for results."""
+    if jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
+    """Trains to `c.steps` and returns the last state, which is also the newest checkpoint.
+
+    Raises before the first step: ValueError (config, mesh, checkpoint of another model), RecordError (records, media).
+    Raises later: FloatingPointError naming the step whose loss is not finite, Preempted, data errors past their rate.
+    """
+    workdir = pathlib.Path(workdir)
+    architecture = models.preset(c.model.preset)
+    mesh = sharding.make_mesh(c.mesh)
+    check_fits(c, architecture, mesh)
+    data = loading.make_loader(c.data, seed=c.seed, rows=local_rows(c, mesh))
+    try:
+        with jax.set_mesh(mesh):
+            return _train(c, workdir, architecture, mesh, data)
+    finally:
+        data.close()
+
+
+def _train(c: TrainConfig, workdir, architecture, mesh, data) -> State:
+    structure = parameters.structure(architecture)
+    assigned = optim.assign_groups(structure.shapes, c.optim)
+    optimizer = optim.make_optimizer(c.optim, assigned, c.steps)
+    checkpoints = Checkpoints(workdir, c.checkpoint)
+    try:
+        state = make_state(parameters.init(structure, c.seed), assigned, optimizer)
+        if checkpoints.latest is not None:
+            state, changed = checkpoints.restore(state, data, c, architecture)
+            say(f"{workdir}: going on from step {int(state.step)}" + "".join(f"\n  changed {d}" for d in changed))
+        else:
+            say(f"{workdir}: {structure.count():,} random parameters of {architecture.name}, seed {c.seed}")
+        step = jax.jit(make_step(structure, c, assigned, optimizer), donate_argnums=0)
+        return _run(c, workdir, architecture, mesh, data, checkpoints, state, step)
+    finally:
+        checkpoints.close()
+
+
+def _run(c: TrainConfig, workdir, architecture, mesh, data, checkpoints, state, step) -> State:
+    first = int(state.step)
+    writer = MetricWriter(workdir, first_step=first, steps=c.steps)
+    meter = Meter(architecture, mesh)
+    stop = _StopSignal()
+    pending = None  # metrics of a step are read when the next one is on its way
+    try:
+        for number in range(first + 1, c.steps + 1):
+            rows = next(data)
+            failures, counts = rows.pop("failures"), rows.pop("counts")
+            for failure in failures:
+                say(f"step {number}: {failure}")
+            state, metrics = step(state, sharding.put_rows(rows, mesh))
+            stats = meter.batch(rows) | {f"data/{name}": value for name, value in counts.items()}
+            if pending is not None:
+                _report(c, writer, meter, *pending)
+            pending = (number, metrics, stats)
+            if number % c.checkpoint.every == 0 or number == c.steps or stop.requested:
+                _report(c, writer, meter, *pending)  # a state that is not finite must not become a checkpoint
+                pending = None
+                checkpoints.save(state, data, c, architecture)
+            if stop.requested and number < c.steps:
+                checkpoints.wait()
+                raise Preempted(number)
+        checkpoints.wait()
+        return state
+    finally:
+        stop.restore()
+        writer.close()
+
+
+def _report(c: TrainConfig, writer: MetricWriter, meter: "Meter", number: int, metrics, stats) -> None:
+    values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+    bad = [name for name, x in values.items() if not np.isfinite(x)]
+    if bad:
+        raise FloatingPointError(f"step {number}: {', '.join(bad)} not finite; the last checkpoint is from before it")
+    writer.advance(number)
+    rates = meter.step_done(stats)
+    if number % c.log_every == 0 or number == c.steps:
+        writer.write(number, values | stats | rates)
+
+
+def local_rows(c: TrainConfig, mesh: jax.sharding.Mesh) -> list[int]:
+    """Indices of the global batch's rows that this process' devices hold."""
+    spec = jax.NamedSharding(mesh, jax.P(sharding.ROWS))
+    held = spec.addressable_devices_indices_map((c.batch,)).values()
+    return sorted({row for (rows,) in held for row in range(*rows.indices(c.batch))})
+
+
+def check_fits(c: TrainConfig, a: models.Molmo2Config, mesh: jax.sharding.Mesh) -> None:
+    """ValueError naming the first number of the config or the model that the mesh does not divide, or the data lacks."""
+    sharding.check_divides(
+        {
+            "batch": (c.batch, sharding.ROWS),
+            "data.seq_len": (c.data.seq_len, "context"),
+            "data.crops": (c.data.crops, "context"),
+            "data.pooled": (c.data.pooled, "context"),
+            "llm heads": (a.llm.heads, "tensor"),
+            "llm kv_heads": (a.llm.kv_heads, "tensor"),
+            "llm vocab": (a.llm.vocab, "tensor"),
+            "llm width": (a.llm.width, "fsdp"),
+            "vit heads": (a.vit.heads, "tensor"),
+            "connector heads": (a.connector.heads, "tensor"),
+        },
+        mesh,
+    )
+    if c.data.vocab_size != a.llm.vocab:
+        raise ValueError(f"data.vocab_size = {c.data.vocab_size}, but {a.name} embeds {a.llm.vocab} base tokens")
+    if mesh.shape["context"] > 1 and c.data.crops:
+        raise ValueError("mesh.context > 1 needs crops cut into vision shards, which the data side does not do yet")
+    if (schema.PATCHES, schema.PATCH_PIXELS) != (a.vit.patches, a.vit.patch_pixels):
+        raise ValueError(f"{a.name} wants {a.vit.patches} patches of {a.vit.patch_pixels} values a crop")
+
+
+class Meter:
+    """Rates since the last report: tokens, MFU; and what a batch holds."""
+
+    def __init__(self, architecture: models.Molmo2Config, mesh: jax.sharding.Mesh):
+        self._architecture = architecture
+        peak, source = flops.peak_flops(jax.local_devices()[0])
+        say(f"MFU is of {peak * mesh.size:.3g} FLOP/s ({source}, {mesh.size} devices)")
+        self._peak, self._last = peak * jax.local_device_count(), time.perf_counter()
+
+    def batch(self, rows) -> dict[str, float]:
+        used = rows["visible_until"] > 0
+        self._flops = flops.model_flops(self._architecture, rows)
+        return {"row_fill": float(used.mean()), "tokens": float(used.sum())}
+
+    def step_done(self, stats) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return {
+            "tokens_per_second": stats["tokens"] / seconds,
+            "step_seconds": seconds,
+            "mfu": self._flops / seconds / self._peak,
+        }
+
+
+class _StopSignal:
+    """Turns SIGTERM into a flag, so that the step under way ends and is checkpointed."""
+
+    def __init__(self):
+        self.requested = False
+        self._before = signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, signum, frame):
+        self.requested = True
+
+    def restore(self):
+        signal.signal(signal.SIGTERM, self._before)
