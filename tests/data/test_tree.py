@@ -1,0 +1,203 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from molmo2_jax.data import tree
+from molmo2_jax.data.layout import VisualTokens
+from molmo2_jax.data.tree import ROOT, Turn
+
+BOS = EOS = 1
+V = 99  # a visual token
+
+
+def visual(n):
+    return VisualTokens(np.full(n, V, np.int32), np.arange(n, dtype=np.int32), np.ones(n, np.int32))
+
+
+def lay_out(turns, n_visual=4, length_weight=2.0):
+    return tree.lay_out(visual(n_visual), turns, bos=BOS, eos=EOS, length_weight=length_weight, never_targets={V})
+
+
+def test_two_branches_are_laid_out_as_in_the_public_reference():
+    a, b, x, y, z, c, d, e, w = range(10, 19)
+    got = lay_out([Turn(ROOT, [a, b], [x, y, z], None), Turn(ROOT, [c, d, e], [w], None)])
+    p, q = 2 / math.sqrt(4) / math.sqrt(2), 2 / math.sqrt(2) / math.sqrt(2)
+    assert got.tokens.tolist() == [1, V, V, V, V, a, b, x, y, z, c, d, e, w]
+    assert got.targets.tolist() == [V, V, V, V, a, b, x, y, z, 1, d, e, w, 1]
+    assert got.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 5, 6, 7, 8]
+    assert got.visible_until.tolist() == [14] * 5 + [10] * 5 + [14] * 4
+    assert got.image_group.tolist() == [0, 1, 1, 1, 1] + [0] * 9
+    assert got.visual_slots.tolist() == [1, 2, 3, 4]
+    np.testing.assert_allclose(got.loss_weights, [0] * 6 + [p] * 4 + [0] * 2 + [q] * 2, rtol=1e-6)
+    dtypes = {f.name: getattr(got, f.name).dtype for f in dataclasses.fields(got)}
+    assert dtypes.pop("loss_weights") == np.float32
+    assert set(dtypes.values()) == {np.dtype(np.int32)}
+
+
+def test_an_inner_answer_is_closed_by_an_eos_token_before_its_children():
+    a, x, b, y, c, z = range(10, 16)
+    got = lay_out([Turn(ROOT, [a], [x], None), Turn(0, [b], [y], None), Turn(0, [c], [z], None)], n_visual=0)
+    w = 2 / math.sqrt(2) / math.sqrt(3)
+    assert got.tokens.tolist() == [1, a, x, 1, b, y, c, z]
+    assert got.targets.tolist() == [a, x, 1, b, y, 1, z, 1]
+    assert got.positions.tolist() == [0, 1, 2, 3, 4, 5, 4, 5]
+    assert got.visible_until.tolist() == [8, 8, 8, 8, 6, 6, 8, 8]
+    np.testing.assert_allclose(got.loss_weights, [0, w, w, 0, w, w, w, w], rtol=1e-6)
+
+
+def test_a_flat_weight_replaces_length_and_branch_factors():
+    got = lay_out([Turn(ROOT, [5], [6, 7], 0.2), Turn(ROOT, [5], [6], None)], n_visual=0, length_weight=4.0)
+    np.testing.assert_allclose(got.loss_weights, [0] + [0.2] * 3 + [4 / math.sqrt(2) / math.sqrt(2)] * 2, rtol=1e-6)
+
+
+def test_a_prompt_teaches_nothing():
+    got = lay_out([Turn(ROOT, [5, 6], None, None)])
+    assert got.tokens.tolist() == [1, V, V, V, V, 5, 6]
+    assert not got.loss_weights.any()
+
+
+def test_a_visual_token_is_never_learned():
+    with pytest.raises(ValueError, match=r"image tokens \[99\] would be targets"):
+        lay_out([Turn(ROOT, [5], [6, V], None)])
+    lay_out([Turn(ROOT, [5, V], [6], None)])  # in a question it is only read
+
+
+def test_an_example_without_turns_is_refused():
+    with pytest.raises(ValueError, match="at least one turn"):
+        lay_out([])
+
+
+def test_turns_out_of_depth_first_order_are_refused():
+    with pytest.raises(ValueError, match="turn 2 follows turn 0: turns are not depth first"):
+        lay_out([Turn(ROOT, [5], [6], None), Turn(ROOT, [5], [6], None), Turn(0, [5], [6], None)])
+
+
+@st.composite
+def trees(draw):
+    """Turns depth first: each one's depth is at most one more than the one's before."""
+    turns, path = [], []
+    for _ in range(draw(st.integers(1, 9))):
+        depth = draw(st.integers(0, len(path)))
+        parent = path[depth - 1] if depth else ROOT
+        user = draw(st.lists(st.integers(10, 60), min_size=1, max_size=3))
+        answer = draw(st.lists(st.integers(10, 60), min_size=0, max_size=4))
+        path = [*path[:depth], len(turns)]
+        turns.append(Turn(parent, user, answer, draw(st.sampled_from([None, 0.1]))))
+    return turns
+
+
+def ancestors(turns, node):
+    """The node and all above it, from the root on."""
+    return [ROOT] if node == ROOT else [*ancestors(turns, turns[node].parent), node]
+
+
+def bodies(turns, n_visual):
+    """Tokens of each node, written from the definition."""
+    found = {ROOT: [BOS] + [V] * n_visual}
+    for i, turn in enumerate(turns):
+        found[i] = turn.user + turn.answer + ([EOS] if any(other.parent == i for other in turns) else [])
+    return found
+
+
+@given(trees(), st.integers(0, 3))
+def test_three_integers_say_what_the_tree_says(turns, n_visual):
+    got = lay_out(turns, n_visual)
+    body = bodies(turns, n_visual)
+    owner = [node for node in [ROOT, *range(len(turns))] for _ in body[node]]
+    assert got.tokens.tolist() == [token for node in [ROOT, *range(len(turns))] for token in body[node]]
+    index = np.arange(len(owner))
+    causal = (index[None] <= index[:, None]) & (index[:, None] < got.visible_until[None])
+    same = (got.image_group[:, None] == got.image_group[None]) & (got.image_group[None] != 0)
+    for q, node in enumerate(owner):
+        above = ancestors(turns, node)
+        for k, key in enumerate(owner):
+            both_visual = 1 <= q <= n_visual and 1 <= k <= n_visual
+            assert (causal | same)[q, k] == ((k <= q and key in above) or both_visual)
+
+
+@given(trees(), st.integers(0, 3))
+def test_a_path_through_the_tree_reads_as_if_it_were_alone(turns, n_visual):
+    got = lay_out(turns, n_visual)
+    body = bodies(turns, n_visual)
+    owner = np.array([node for node in [ROOT, *range(len(turns))] for _ in body[node]])
+    leaves = set(range(len(turns))) - {turn.parent for turn in turns}
+    for leaf in leaves:
+        on_path = np.isin(owner, ancestors(turns, leaf))
+        tokens = got.tokens[on_path]
+        assert got.positions[on_path].tolist() == list(range(on_path.sum()))
+        learned = got.loss_weights[on_path] > 0
+        assert (got.targets[on_path] == [*tokens[1:], EOS])[learned].all()
+        assert learned[-1]
+        assert learned.sum() == sum(len(turns[n].answer) + 1 for n in ancestors(turns, leaf) if n != ROOT)
+
+
+@given(trees())
+def test_the_weight_of_an_answer_grows_with_the_root_of_its_length(turns):
+    got = lay_out(turns, 2, length_weight=3.0)
+    body = bodies(turns, 2)
+    owner = np.array([node for node in [ROOT, *range(len(turns))] for _ in body[node]])
+    for i, turn in enumerate(turns):
+        n = len(turn.answer) + 1
+        expected = n * 0.1 if turn.flat_weight else 3.0 * math.sqrt(n) / math.sqrt(len(turns))
+        assert got.loss_weights[owner == i].sum() == pytest.approx(expected, rel=1e-5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    name: str
+    then: tuple = ()
+
+
+def test_depth_first_keeps_subtrees_together_and_shuffles_siblings():
+    nodes = (Node("A", (Node("C", (Node("E"),)), Node("D"))), Node("B"))
+    seen = set()
+    for seed in range(40):
+        order = tree.depth_first(nodes, np.random.default_rng(seed))
+        names = "".join(node.name for node, _ in order)
+        parents = {node.name: order[parent][0].name if parent != ROOT else None for node, parent in order}
+        assert parents == {"A": None, "B": None, "C": "A", "D": "A", "E": "C"}
+        seen.add(names)
+    assert seen == {"ACEDB", "ADCEB", "BACED", "BADCE"}
+
+
+def test_depth_is_not_limited_by_the_stack():
+    node = Node("last")
+    for _ in range(3000):
+        node = Node("inner", (node,))
+    order = tree.depth_first((node,), np.random.default_rng(0))
+    got = lay_out([Turn(parent, [5], [6], None) for _, parent in order], n_visual=0)
+    assert got.positions.tolist() == list(range(1 + 3000 * 3 + 2))
+
+
+def test_turns_are_kept_while_they_fit():
+    a, b, c = (Turn(ROOT, [0] * n, [0] * n, None) for n in (2, 3, 1))
+    assert tree.keep_fitting([a, b, c], 12) == [a, b, c]
+    assert tree.keep_fitting([a, b, c], 11) == [a, b]
+    assert tree.keep_fitting([a, b, c], 9) == [a, c]
+    assert tree.keep_fitting([b, a, c], 3) == [c]
+    assert tree.keep_fitting([a, b, c], 1) == []
+
+
+def test_a_dropped_turn_takes_what_follows_it():
+    turns = [
+        Turn(ROOT, [0] * 4, [0] * 4, None),
+        Turn(0, [0], [0], None),
+        Turn(ROOT, [0], [0], None),
+        Turn(2, [0], [0], None),
+    ]
+    assert tree.keep_fitting(turns, 7) == [turns[2], dataclasses.replace(turns[3], parent=0)]
+    # A child costs its tokens and the EOS that closes its parent.
+    assert tree.keep_fitting([turns[2], dataclasses.replace(turns[3], parent=0)], 4) == [turns[2]]
+
+
+@given(trees(), st.integers(0, 40))
+def test_what_is_kept_fits(turns, room):
+    kept = tree.keep_fitting(turns, room)
+    if kept:
+        assert len(lay_out(kept, 0).tokens) <= room + 1
+    first = [len(t.user) + len(t.answer) for t in turns if t.parent == ROOT]
+    assert bool(kept) == (min(first) <= room)
