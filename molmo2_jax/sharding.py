@@ -3,7 +3,7 @@
 Mesh axes: `data` replicates parameters, `fsdp` shards them, `context` cuts the sequence, `tensor` cuts heads, mlp and
 vocabulary. Rows (B) are spread over data x fsdp.
 
-    parameter  [embed, heads, head_dim]   stored P(fsdp, tensor, -)   used P(-, tensor, -): fsdp is gathered in the layer
+    parameter  [embed, heads, head_dim]   stored P(fsdp, tensor, -)   used P(-, tensor, -): the layer gathers fsdp
     activation [B, S, D]                  P((data, fsdp), context, -)
     activation [B, S, N, H]               P((data, fsdp), context, tensor, -)
 """
@@ -79,8 +79,8 @@ def gathered(axes: Sequence[str]) -> P:
     return P(*(None if PARAMETER_RULES[a] == "fsdp" else PARAMETER_RULES[a] for a in axes))
 
 
-def check_divides(dims: Mapping[str, int], mesh: jax.sharding.Mesh) -> None:
-    """Raises ValueError naming the first dimension its mesh axes do not divide. `dims`: {"what (axis)": size} by axis."""
+def check_divides(dims: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> None:
+    """ValueError naming the first dimension that its mesh axes do not divide. `dims`: {what: (size, mesh axes)}."""
     for name, (size, axis) in dims.items():
         ways = math.prod(mesh.shape[a] for a in ((axis,) if isinstance(axis, str) else axis))
         if size % ways:

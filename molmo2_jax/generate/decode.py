@@ -61,9 +61,7 @@ def prefill(
     return Decoding(keys, values, lengths_B, token_B, token_B == eos, out_BT, jnp.ones((), jnp.int32), rng)
 
 
-@functools.partial(
-    jax.jit, static_argnames=("run", "temperature", "top_p", "eos"), donate_argnames=("state",)
-)
+@functools.partial(jax.jit, static_argnames=("run", "temperature", "top_p", "eos"), donate_argnames=("state",))
 def decode(
     model: Molmo2, state: Decoding, steps, *, run: RunConfig, temperature: float, top_p: float, eos: int
 ) -> Decoding:
@@ -86,25 +84,31 @@ def decode(
 
 def _forward(model: Molmo2, s: Decoding, run: RunConfig):
     """Hidden state of the token chosen last, and the caches with it in."""
-    S = s.keys_LBSKH.shape[2]
-    B = s.next_B.shape[0]
-    place_B1 = s.lengths_B[:, None]
-    zeros_B1 = jnp.zeros_like(place_B1)
-    query = mask.Visibility(place_B1, place_B1 + 1, zeros_B1)
-    index_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
-    # Places beyond the query are not written yet, and no key is later than `index <= place` allows.
-    keys_vis = mask.Visibility(index_BS, jnp.full((B, S), S), jnp.zeros((B, S), jnp.int32))
-    rows = jnp.arange(B)
 
     def attend(q, k, v, cache):
-        keys, values = cache
-        keys, values = keys.at[rows, s.lengths_B].set(k[:, 0]), values.at[rows, s.lengths_B].set(v[:, 0])
-        return dense_attention(q, keys, values, query, keys_vis), (keys, values)
+        heads, rows = sharding.B_S_N_H, jax.P(sharding.ROWS)
+        step = jax.shard_map(_attend_to_cache, in_specs=(heads,) * 5 + (rows,), out_specs=(heads,) * 3)
+        out, keys, values = step(q, k, v, *cache, s.lengths_B)
+        return out, (keys, values)
 
     x_B1D = model.llm.embed(s.next_B[:, None], jnp.dtype(run.dtype))
     states = (s.keys_LBSKH, s.values_LBSKH)
-    hidden_B1D, (keys, values) = model.llm(x_B1D, place_B1, attend, states=states, remat="none")
+    hidden_B1D, (keys, values) = model.llm(x_B1D, s.lengths_B[:, None], attend, states=states, remat="none")
     return hidden_B1D, keys, values
+
+
+def _attend_to_cache(q_B1NH, k_B1KH, v_B1KH, keys_BSKH, values_BSKH, lengths_B):
+    """Writes the new token's key and value at its place and attends to everything up to there."""
+    B, S = keys_BSKH.shape[:2]
+    rows = jnp.arange(B)
+    keys_BSKH = keys_BSKH.at[rows, lengths_B].set(k_B1KH[:, 0])
+    values_BSKH = values_BSKH.at[rows, lengths_B].set(v_B1KH[:, 0])
+    place_B1 = lengths_B[:, None]
+    query = mask.Visibility(place_B1, place_B1 + 1, jnp.zeros_like(place_B1))
+    # Places beyond the query are not written yet; `index <= place` hides them.
+    index_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
+    written = mask.Visibility(index_BS, jnp.full((B, S), S), jnp.zeros((B, S), jnp.int32))
+    return dense_attention(q_B1NH, keys_BSKH, values_BSKH, query, written), keys_BSKH, values_BSKH
 
 
 def _choose(model: Molmo2, hidden_B1D, rng, temperature: float, top_p: float):

@@ -108,9 +108,7 @@ OLMO3_7B_INSTRUCT = LlmConfig(
     vocab=100_278,
     new_vocab=128,
     rope_theta=500_000.0,
-    yarn=Yarn(
-        factor=8.0, attention_factor=1.2079441541679836, beta_fast=32.0, beta_slow=1.0, original_positions=8192
-    ),
+    yarn=Yarn(factor=8.0, attention_factor=1.2079441541679836, beta_fast=32.0, beta_slow=1.0, original_positions=8192),
     # The full-attention layers of OLMo3. A released Molmo2-O names its own in config.json (`rope_scaling_layers`).
     yarn_layers=tuple(range(3, 32, 4)),
     norm_after=True,
@@ -124,7 +122,7 @@ def _released(name: str, llm: LlmConfig) -> Molmo2Config:
     return Molmo2Config(name, SIGLIP2_SO400M, ConnectorConfig(heads=16, head_dim=72, mlp=llm.mlp), llm)
 
 
-# The true architecture at a size that trains on two CPU cores: 378x378 crops, grouped queries, heads * head_dim != width.
+# The true architecture at a size for two CPU cores: 378x378 crops, grouped queries, heads * head_dim != width.
 TINY = Molmo2Config(
     "tiny",
     vit=dataclasses.replace(SIGLIP2_SO400M, width=64, heads=2, mlp=128, layers=3, feature_layers=(2, 1)),

@@ -29,6 +29,8 @@ def gather_patches(features_BCPD: jax.Array, pooling_BGK: jax.Array) -> jax.Arra
 
 
 class Connector(nnx.Module):
+    """Masked attention from each token's mean patch to its patches, then SwiGLU into the LLM's width."""
+
     def __init__(self, c: Molmo2Config, rngs: nnx.Rngs):
         features = c.vit.width * len(c.vit.feature_layers)
         heads, head_dim = c.connector.heads, c.connector.head_dim
@@ -76,7 +78,7 @@ class Connector(nnx.Module):
 def add_visual_tokens(x_BSD: jax.Array, visual_BGD: jax.Array, slots_BG: jax.Array) -> jax.Array:
     """Adds visual token g to x at slots[g] (rows with slot S are unused). Only pooled features cross `context`.
 
-        x      t0 t1 t2 t3      slots 1 2 4(=S)      ->   t0, t1 + g0, t2 + g1, t3
+    x      t0 t1 t2 t3      slots 1 2 4(=S)      ->   t0, t1 + g0, t2 + g1, t3
     """
 
     def local(x_BSD, visual_BGD, slots_BG):

@@ -28,6 +28,8 @@ class Dropout(NamedTuple):
 
 
 class Attention(nnx.Module):
+    """Grouped-query attention: QK norm, RoPE, whatever `attend` does, output projection."""
+
     def __init__(self, c: LlmConfig, rngs, stack):
         def project_in(heads, axis):
             shape, axes = (c.width, heads, c.head_dim), ("embed", axis, "head_dim")
@@ -59,6 +61,8 @@ class Attention(nnx.Module):
 
 
 class Mlp(nnx.Module):
+    """SwiGLU without biases."""
+
     def __init__(self, c: LlmConfig, rngs, stack):
         project_in = functools.partial(
             Linear, rngs, "BSD,DF->BSF", (c.width, c.mlp), ("embed", "mlp"), sharding.B_S_F, stack=stack
@@ -74,6 +78,8 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
+    """Two residual sub-layers, normalised before (Qwen3) or after (OLMo3), each with dropout on its output."""
+
     def __init__(self, c: LlmConfig, rngs, stack):
         self.norm_after = c.norm_after
         self.attn_norm = RMSNorm(rngs, (c.width,), ("norm",), c.norm_eps, stack=stack)
@@ -118,6 +124,8 @@ class Embedding(nnx.Module):
 
 
 class Llm(nnx.Module):
+    """Embedding, stacked blocks, final norm and output embedding."""
+
     def __init__(self, c: LlmConfig, rngs: nnx.Rngs):
         self.config = c
         self.embed = Embedding(c, rngs)

@@ -58,9 +58,7 @@ class Molmo2(nnx.Module):
         """As `losses`, from embedded rows: what gradients with respect to tokens are taken of."""
         hidden_BSD = self.hidden(x_BSD, row, run, dropout_key)
         head = self.llm.output_embedding
-        return loss_sums(
-            hidden_BSD, head[...], head.axes, row["targets"], row["loss_weights"], chunk=run.loss_chunk
-        )
+        return loss_sums(hidden_BSD, head[...], head.axes, row["targets"], row["loss_weights"], chunk=run.loss_chunk)
 
 
 def logits(model: Molmo2, hidden_BSD: jax.Array) -> jax.Array:

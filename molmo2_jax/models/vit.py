@@ -56,6 +56,8 @@ def _attend_by_crop(q_BCPNH, k_BCPNH, v_BCPNH):
 
 
 class Block(nnx.Module):
+    """Pre-norm attention and a tanh-GELU MLP, both with biases."""
+
     def __init__(self, c: VitConfig, rngs, stack):
         self.attn_norm = LayerNorm(rngs, c.width, c.norm_eps, stack=stack)
         self.attn = Attention(c, rngs, stack)

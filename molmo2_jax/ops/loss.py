@@ -5,7 +5,7 @@ whole vocabulary, and the loop ends with the last one that carries weight. The b
 logits again. Both passes are written per device: rows and sequence are cut over data, fsdp and context, the vocabulary
 over tensor.
 
-    loss = sum(w * CE) / sum(w)  +  z * sum(w * logsumexp^2) / sum(w)      over the global batch (reference, section 4.4)
+    loss = sum(w * CE) / sum(w)  +  z * sum(w * logsumexp^2) / sum(w)      over the global batch
 """
 
 import functools

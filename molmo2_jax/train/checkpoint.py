@@ -37,6 +37,10 @@ def _nested(params: Params) -> dict:
     return traverse_util.unflatten_dict(params, sep="/")
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that does not fit what is asked of it."""
+
+
 class Checkpoints:
     """The checkpoints of one workdir."""
 
@@ -68,49 +72,50 @@ class Checkpoints:
     def restore(
         self, state: State, data: grain.DatasetIterator, config: TrainConfig, architecture: Molmo2Config
     ) -> tuple[State, list[str]]:
-        """The newest checkpoint into the shapes and shardings of `state`; sets the position of `data`.
+        """The newest checkpoint, and the config values that differ from those saved. Sets the position of `data`.
 
-        Returns the state and the config values that differ from those saved.
+        Args:
+          state: shapes and shardings (ShapeDtypeStructs) of what to restore.
 
         Raises:
-          ValueError: the checkpoint is of another architecture; the message names the keys that differ.
+          CheckpointError: the checkpoint is of another architecture; the message names the keys that differ.
         """
         step = self._manager.latest_step()
         saved = self._manager.restore(
             step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), architecture=ocp.args.JsonRestore())
         )
-        self._check(step, saved.architecture, architecture)
-        as_abstract = ocp.utils.to_shape_dtype_struct
+        _check_architecture(self._directory / str(step), saved.architecture, architecture)
         items = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardRestore(jax.tree.map(as_abstract, _nested(state.params))),
-                optimizer=ocp.args.StandardRestore(jax.tree.map(as_abstract, state.optimizer)),
+                params=ocp.args.StandardRestore(_nested(state.params)),
+                optimizer=ocp.args.StandardRestore(state.optimizer),
                 data=grain.checkpoint.CheckpointRestore(data),
             ),
         )
         params = traverse_util.flatten_dict(items.params, sep="/")
         state = State(
-            jnp.full_like(state.step, step),
+            jax.device_put(jnp.int32(step), state.step.sharding),
             {name: params[name] for name in state.trainable},
             {name: params[name] for name in state.frozen},
             items.optimizer,
         )
         return state, _differences(saved.config, _plain(config))
 
-    def _check(self, step: int, saved: dict, architecture: Molmo2Config) -> None:
-        differences = _differences(saved, _plain(architecture))
-        if differences:
-            raise ValueError(
-                f"{self._directory}/{step} holds another model (saved -> wanted): {'; '.join(differences)}. "
-                "Use its config, or another --workdir."
-            )
-
     def wait(self) -> None:
         self._manager.wait_until_finished()
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _check_architecture(step: pathlib.Path, saved: dict, wanted: Molmo2Config) -> None:
+    differences = _differences(saved, _plain(wanted))
+    if differences:
+        raise CheckpointError(
+            f"{step} holds another model (saved -> wanted): {'; '.join(differences)}. "
+            "Use the config it was made with, or another folder."
+        )
 
 
 def load_config(directory: str | pathlib.Path) -> tuple[pathlib.Path, dict]:
@@ -120,12 +125,18 @@ def load_config(directory: str | pathlib.Path) -> tuple[pathlib.Path, dict]:
       FileNotFoundError: there is no finished checkpoint.
     """
     root = pathlib.Path(directory).absolute()
-    found = [root] if (root / "params").is_dir() else sorted(
-        (d for d in (root / "checkpoints").glob("*") if d.name.isdigit() and (d / "params").is_dir()),
-        key=lambda d: int(d.name),
+    found = (
+        [root]
+        if (root / "params").is_dir()
+        else sorted(
+            (d for d in (root / "checkpoints").glob("*") if d.name.isdigit() and (d / "params").is_dir()),
+            key=lambda d: int(d.name),
+        )
     )
     if not found:
-        raise FileNotFoundError(f"{root}: no finished checkpoint there (a workdir with checkpoints/, or one of its steps)")
+        raise FileNotFoundError(
+            f"{root}: no finished checkpoint there (a workdir with checkpoints/, or one of its steps)"
+        )
     return found[-1], json.loads((found[-1] / "config" / "metadata").read_text())
 
 
@@ -133,12 +144,10 @@ def load_params(step: pathlib.Path, s: Structure, mesh: jax.sharding.Mesh) -> Pa
     """Parameters alone, straight into their shards.
 
     Raises:
-      ValueError: the checkpoint is of another architecture; the message names the keys that differ.
+      CheckpointError: the checkpoint is of another architecture; the message names the keys that differ.
     """
     saved = json.loads((step / "architecture" / "metadata").read_text())
-    differences = _differences(saved, _plain(s.config))
-    if differences:
-        raise ValueError(f"{step} holds another model (saved -> wanted): {'; '.join(differences)}")
+    _check_architecture(step, saved, s.config)
     with ocp.StandardCheckpointer() as checkpointer:
         nested = checkpointer.restore(step / "params", _nested(s.abstract(mesh)))
     return traverse_util.flatten_dict(nested, sep="/")

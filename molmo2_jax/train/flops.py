@@ -63,7 +63,7 @@ def model_flops(c: Molmo2Config, rows: Mapping[str, np.ndarray]) -> float:
 
 
 def peak_flops(device: jax.Device) -> tuple[float, str]:
-    """(FLOP/s of one device, where the figure is from). An unlisted device is measured: the best of 3 float32 matmuls."""
+    """(FLOP/s of one device, where the figure is from). Unlisted ones are measured: the best of 3 float32 matmuls."""
     if device.device_kind in PEAK:
         return PEAK[device.device_kind], "data sheet, bfloat16"
     n = 1024

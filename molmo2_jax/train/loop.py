@@ -20,9 +20,9 @@ from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
 from molmo2_jax.train import flops, optim
 from molmo2_jax.train.checkpoint import Checkpoints
-from molmo2_jax.train.config import TrainConfig
+from molmo2_jax.train.config import ConfigError, TrainConfig
 from molmo2_jax.train.metrics import MetricWriter
-from molmo2_jax.train.step import State, make_state, make_step
+from molmo2_jax.train.step import State, abstract_state, make_state, make_step
 
 
 class Preempted(Exception):
@@ -46,9 +46,12 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
     Raises later: FloatingPointError naming the step whose loss is not finite, Preempted, data errors past their rate.
     """
     workdir = pathlib.Path(workdir)
-    architecture = models.preset(c.model.preset)
-    mesh = sharding.make_mesh(c.mesh)
-    check_fits(c, architecture, mesh)
+    try:
+        architecture = models.preset(c.model.preset)
+        mesh = sharding.make_mesh(c.mesh)
+        check_fits(c, architecture, mesh)
+    except ValueError as error:
+        raise ConfigError(f"config: {error}") from error
     data = loading.make_loader(c.data, seed=c.seed, rows=local_rows(c, mesh))
     try:
         with jax.set_mesh(mesh):
@@ -63,11 +66,12 @@ def _train(c: TrainConfig, workdir, architecture, mesh, data) -> State:
     optimizer = optim.make_optimizer(c.optim, assigned, c.steps)
     checkpoints = Checkpoints(workdir, c.checkpoint)
     try:
-        state = make_state(parameters.init(structure, c.seed), assigned, optimizer)
         if checkpoints.latest is not None:
-            state, changed = checkpoints.restore(state, data, c, architecture)
+            wanted = abstract_state(structure, mesh, assigned, optimizer)
+            state, changed = checkpoints.restore(wanted, data, c, architecture)
             say(f"{workdir}: going on from step {int(state.step)}" + "".join(f"\n  changed {d}" for d in changed))
         else:
+            state = make_state(parameters.init(structure, c.seed), assigned, optimizer)
             say(f"{workdir}: {structure.count():,} random parameters of {architecture.name}, seed {c.seed}")
         step = jax.jit(make_step(structure, c, assigned, optimizer), donate_argnums=0)
         return _run(c, workdir, architecture, mesh, data, checkpoints, state, step)
@@ -125,7 +129,7 @@ def local_rows(c: TrainConfig, mesh: jax.sharding.Mesh) -> list[int]:
 
 
 def check_fits(c: TrainConfig, a: models.Molmo2Config, mesh: jax.sharding.Mesh) -> None:
-    """ValueError naming the first number of the config or the model that the mesh does not divide, or the data lacks."""
+    """ValueError naming the first number of config or model that the mesh does not divide or the data cannot serve."""
     sharding.check_divides(
         {
             "batch": (c.batch, sharding.ROWS),
@@ -145,7 +149,7 @@ def check_fits(c: TrainConfig, a: models.Molmo2Config, mesh: jax.sharding.Mesh) 
         raise ValueError(f"data.vocab_size = {c.data.vocab_size}, but {a.name} embeds {a.llm.vocab} base tokens")
     if mesh.shape["context"] > 1 and c.data.crops:
         raise ValueError("mesh.context > 1 needs crops cut into vision shards, which the data side does not do yet")
-    if (schema.PATCHES, schema.PATCH_PIXELS) != (a.vit.patches, a.vit.patch_pixels):
+    if (a.vit.patches, a.vit.patch_pixels) != (schema.PATCHES, schema.PATCH_PIXELS):
         raise ValueError(f"{a.name} wants {a.vit.patches} patches of {a.vit.patch_pixels} values a crop")
 
 

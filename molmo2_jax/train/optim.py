@@ -17,6 +17,8 @@ FROZEN = "frozen"
 
 @dataclasses.dataclass(frozen=True)
 class GroupConfig:
+    """One group of parameters."""
+
     pattern: str  # regex that matches whole parameter names
     lr: float  # peak learning rate
     warmup: int  # steps from 0 to the peak
@@ -24,6 +26,8 @@ class GroupConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimConfig:
+    """AdamW and its groups."""
+
     groups: dict[str, GroupConfig]
     frozen: str  # regex of parameters that keep their values
     b1: float
@@ -74,9 +78,7 @@ def make_optimizer(c: OptimConfig, assigned: Mapping[str, str], steps: int) -> o
     def group_optimizer(group: GroupConfig) -> optax.GradientTransformation:
         return optax.chain(
             optax.clip_by_global_norm(c.clip),
-            optax.adamw(
-                schedule(group, steps, c.end_lr), b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay
-            ),
+            optax.adamw(schedule(group, steps, c.end_lr), b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay),
         )
 
     labels = {name: group for name, group in assigned.items() if group != FROZEN}

@@ -33,6 +33,19 @@ def make_state(params: Params, assigned: dict[str, str], optimizer: optax.Gradie
     return State(jnp.zeros((), jnp.int32), trainable, frozen, optimizer.init(trainable))
 
 
+def abstract_state(
+    s: Structure, mesh: jax.sharding.Mesh, assigned: dict[str, str], optimizer: optax.GradientTransformation
+) -> State:
+    """Shapes and shardings of `make_state`'s result, without memory: what a checkpoint is restored into."""
+    shapes = jax.eval_shape(lambda params: make_state(params, assigned, optimizer), s.abstract(mesh))
+
+    def place(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        spec = jax.P() if x.sharding is None else x.sharding.spec  # scalars carry none
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(mesh, spec))
+
+    return jax.tree.map(place, shapes)
+
+
 def make_step(
     s: Structure, c: TrainConfig, assigned: dict[str, str], optimizer: optax.GradientTransformation
 ) -> Callable[[State, Row], tuple[State, dict[str, jax.Array]]]:
