@@ -6,14 +6,13 @@ The file has one answer a line: {"prompt": "…", "annotated": "…", "generated
 generated answer equals its annotation, else 1.
 """
 
-import dataclasses
 import json
 import pathlib
 import sys
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """One prompt with the answer a person wrote and the answer the model gave."""
 
     prompt: str
@@ -23,16 +22,15 @@ class Answer:
 
 def read_answers(path: str | pathlib.Path) -> list[Answer]:
     """The answers of a JSON-lines file; ValueError naming the line that is not one."""
-    names = [field.name for field in dataclasses.fields(Answer)]
     answers = []
     for number, line in enumerate(pathlib.Path(path).read_text(encoding="utf-8").splitlines(), 1):
         try:
             raw = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}:{number}: not JSON ({error})") from error
-        if not isinstance(raw, dict) or any(not isinstance(raw.get(name), str) for name in names):
-            raise ValueError(f"{path}:{number}: an answer has the texts {', '.join(names)}")
-        answers.append(Answer(*(raw[name] for name in names)))
+        if not isinstance(raw, dict) or any(not isinstance(raw.get(name), str) for name in Answer._fields):
+            raise ValueError(f"{path}:{number}: an answer has the texts {', '.join(Answer._fields)}")
+        answers.append(Answer(*(raw[name] for name in Answer._fields)))
     if not answers:
         raise ValueError(f"{path}: no answers in it")
     return answers
