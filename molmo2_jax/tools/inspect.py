@@ -112,8 +112,8 @@ def _counts(seen: Seen, allowed: float) -> str:
     weights, slots = seen.row["loss_weights"], seen.row["visual_slots"]
     facts = [
         (f"{seen.used:,} of {seen.length:,}", f"tokens, {seen.used / seen.length:.1%} full"),
-        (f"{len(seen.examples)}", "examples"),
-        (f"{len(seen.parts())}", "branches"),
+        (f"{len(seen.examples)}", "example" if len(seen.examples) == 1 else "examples"),
+        (f"{len(seen.parts())}", "branch" if len(seen.parts()) == 1 else "branches"),
         (f"{(weights > 0).sum():,}", f"learned targets, weight {weights.sum():.2f}"),
         (f"{sum(len(e.views) for e in seen.examples)} of {len(seen.row['crops'])}", "crops"),
         (f"{(slots < seen.length).sum():,} of {len(slots):,}", "pooled tokens"),
