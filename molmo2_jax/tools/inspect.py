@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from molmo2_jax.data.schema import FIELDS
 from molmo2_jax.text.tokenizer import Tokenizer
 from molmo2_jax.tools import film, mask_picture
 from molmo2_jax.tools.compare import Answer
@@ -47,9 +48,9 @@ def write_page(
     path.write_text(page, encoding="utf-8", errors="replace")
 
 
-def unbatch(batch: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """[B, ...] arrays of a batch -> B rows."""
-    return [{name: array[b] for name, array in batch.items()} for b in range(len(batch["tokens"]))]
+def unbatch(batch: dict) -> list[dict[str, np.ndarray]]:
+    """A batch of the loader -> its rows: [B, ...] arrays without B; what is no array of the row is left out."""
+    return [{name: batch[name][b] for name in FIELDS} for b in range(len(batch["tokens"]))]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -283,8 +283,10 @@ def test_a_broken_row_writes_nothing(row, tokenizer, tmp_path):
 
 
 def test_a_batch_is_its_rows(row):
-    rows = inspect.unbatch({name: np.stack([array, array + 1]) for name, array in row.items()})
+    batch = {name: np.stack([array, array + 1]) for name, array in row.items()}
+    rows = inspect.unbatch(batch | {"failures": [], "counts": {"examples": 2}})
     assert len(rows) == 2
+    assert rows[0].keys() == row.keys()
     for name in row:
         np.testing.assert_array_equal(rows[0][name], row[name])
         np.testing.assert_array_equal(rows[1][name], row[name] + 1)

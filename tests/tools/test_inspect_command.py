@@ -1,0 +1,61 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from molmo2_jax.data.record import RecordError
+from molmo2_jax.tools import inspect_command
+
+ROOT = Path(__file__).parents[2]
+TEXT = {"style": "text_sft", "user": "Say hi.", "answer": "hi"}
+
+
+def molmo2(*arguments):
+    """The command in a process of its own, as from a shell: flags are global."""
+    command = [sys.executable, "-m", "molmo2_jax.cli", *map(str, arguments)]
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def test_the_command_draws_the_first_experiment(tmp_path):
+    record = json.loads((ROOT / "experiments/street/overfit.jsonl").read_text().splitlines()[0])
+    prompt = record["messages"][0]["user"]
+    answers = tmp_path / "answers.jsonl"
+    answers.write_text(json.dumps({"prompt": prompt, "annotated": "seen", "generated": "guessed"}))
+    out = tmp_path / "new" / "page.html"
+    result = molmo2("inspect", "--config=experiments/overfit_video_point.py", f"--answers={answers}", f"--out={out}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"wrote {out}\n"
+    page = out.read_text(encoding="utf-8")
+    assert "<title>1 row of overfit.jsonl</title>" in page
+    assert 'class="ring"' in page and "guessed" in page
+    assert str(ROOT) not in page
+
+
+def test_a_mistake_is_one_line_and_no_page(tmp_path):
+    (tmp_path / "answers.jsonl").write_text("{}")
+    config, out = "--config=experiments/overfit_video_point.py", tmp_path / "page.html"
+    result = molmo2("inspect", config, f"--answers={tmp_path / 'answers.jsonl'}", f"--out={out}")
+    assert result.returncode == 1
+    assert result.stderr.startswith("molmo2 inspect: --answers: ")
+    assert "answers.jsonl:1: an answer has" in result.stderr and "Traceback" not in result.stderr
+    assert not out.exists()
+
+
+def test_as_many_rows_as_asked_for(tmp_path, write_records, data_config):
+    path = write_records({"id": "a", "messages": [TEXT]}, {"id": "b", "messages": [TEXT]})
+    data = data_config(records=[str(path)], seq_len=128)
+    inspect_command.draw(data, 0, str(tmp_path / "page.html"), 3, [])
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count('<section class="row"') == 3
+    assert "<title>3 rows of records.jsonl</title>" in page
+
+
+def test_wrong_records_are_named(tmp_path, write_records, data_config):
+    path = write_records({"id": "a", "video": "gone.mp4", "messages": [TEXT]})
+    with pytest.raises(RecordError, match=r"record 'a'.*gone\.mp4"):
+        inspect_command.draw(data_config(records=[str(path)]), 0, str(tmp_path / "page.html"), 1, [])
+    assert not (tmp_path / "page.html").exists()
