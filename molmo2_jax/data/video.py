@@ -47,19 +47,21 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     with _open(path) as (container, stream):
         # Taken before reading, which adds to the index what it finds on the way.
         indexed, announced = _promises(container, stream)
-        spans, end_of_file, rotation = [], 0.0, None
+        spans, packets, end_of_file, rotation = [], 0, 0.0, None
         for packet in container.demux():
-            if packet.stream.index == stream.index and rotation is None:
+            ours = packet.stream.index == stream.index
+            if ours and rotation is None:
                 rotation = next((frame.rotation for frame in packet.decode()), None)
             time = packet.pts if packet.pts is not None else packet.dts
             if time is None:  # the empty packets that end a stream
                 continue
             _check_whole(packet, path)
             end_of_file = max(end_of_file, float((time + (packet.duration or 0)) * packet.time_base))
+            packets += ours
             # Discarded packets lead up to the start of a trimmed clip; they are decoded but never displayed.
-            if packet.stream.index == stream.index and not packet.is_discard:
+            if ours and not packet.is_discard:
                 spans.append((time, time + (packet.duration or _frame_length(stream))))
-        cut_off = len(spans) < indexed or end_of_file + _DURATION_SLACK < announced
+        cut_off = packets < indexed or end_of_file + _DURATION_SLACK < announced
         return _info(path, stream, spans, rotation, cut_off)
 
 
@@ -124,7 +126,7 @@ def _open(path: str | os.PathLike) -> Iterator[tuple[av.container.InputContainer
             cover = av.stream.Disposition.attached_pic  # an album cover is stored as a video of one picture
             streams = [s for s in container.streams.video if not s.disposition & cover]
             if not streams:
-                kinds = sorted({s.type for s in container.streams}) or ["nothing"]
+                kinds = sorted({"a cover" if s.type == "video" else s.type for s in container.streams}) or ["nothing"]
                 raise MediaError(f"{path}: no video in it (it holds {', '.join(kinds)})")
             yield container, streams[0]
     except av.FFmpegError as error:
@@ -132,7 +134,7 @@ def _open(path: str | os.PathLike) -> Iterator[tuple[av.container.InputContainer
 
 
 def _promises(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[int, float]:
-    """What a container says before its packets are read: frames in its index, end of its last stream (s); 0 if mute."""
+    """What a container says before it is read: packets in its index, end of its last stream (s); 0 if it is mute."""
     name = container.format.name
     if "mp4" in name:  # the index is what is left after trimming, the frame count of the header is not
         return len(stream.index_entries), 0.0

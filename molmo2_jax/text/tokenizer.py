@@ -110,10 +110,8 @@ class Tokenizer:
 
     def _seal(self) -> None:
         """Have every control token of the base ignored in texts, and list them."""
-        # Qwen3 marks <think> and <tool_call> as ordinary added tokens, which texts may spell: mark all as special.
+        # Qwen3 lists <think> and <tool_call> as ordinary added tokens, which texts may spell: this makes all special.
         added = self._base.get_added_tokens_decoder()
-        for token in added.values():
-            token.special = True
         self._base.add_special_tokens(list(added.values()))
         self._base.encode_special_tokens = True
         self._control = {token.content: i for i, token in added.items()}
