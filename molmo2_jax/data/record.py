@@ -24,6 +24,7 @@ from molmo2_jax.data import image as image_lib
 from molmo2_jax.data import video as video_lib
 from molmo2_jax.data.media_error import MediaError
 from molmo2_jax.data.styles import STYLES
+from molmo2_jax.text.points import write_points
 
 
 class RecordError(ValueError):
@@ -311,6 +312,11 @@ def _read_points(raw: dict, what: str, kind: str | None, medium, complain: Compl
         if medium is not None:
             _check_point(point, here, medium, complain)
         points.append(point)
+    if label is not None:
+        try:
+            write_points(label, [], mode="point", alt=alt)  # refuses texts that could not be read back out of a tag
+        except ValueError as error:
+            complain(f"{what}: {error}")
     return PointsAnswer(label, tuple(points), alt)
 
 

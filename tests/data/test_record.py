@@ -118,6 +118,8 @@ BAD = [
     (video(pointing(label="")), r"answer: 'label' is empty or not a string"),
     (video(pointing(points={})), r"messages\[0\].answer.points is not a list"),
     (video(pointing(alt=" ")), r"answer: 'alt' is empty or not a string"),
+    (video(pointing(label="a <points b")), r"answer: label 'a <points b' holds a points or tracks tag itself"),
+    (video(pointing(alt='a "car"')), r"answer: alt 'a \"car\"' holds a \" or a line end"),
     (video(pointing(style="user_qa")), r"answer points, but style 'user_qa' is answered in words"),
     ({"id": "street", "messages": [pointing()]}, r"points, but the record has neither video nor image"),
     (video(qa(user="  ")), r"messages\[0\]: 'user' is empty or not a string"),
@@ -159,6 +161,11 @@ def test_a_broken_line_is_named(folder, line, message):
     (folder / "a.jsonl").write_bytes(line + b"\n")
     with pytest.raises(RecordError, match=message):
         load_records(folder / "a.jsonl")
+
+
+def test_a_path_that_works_on_one_machine_only_is_refused(write_records, folder):
+    with pytest.raises(RecordError, match="media paths are relative and stay inside"):
+        load_records(write_records(video(video=str(folder / "bikes.mp4"))))
 
 
 def test_deep_conversations_are_read(write_records):
