@@ -2,8 +2,13 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
+
+# Before anything imports jax: meshes of the tests are made of eight simulated devices.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
 import pytest
 from hypothesis import settings

@@ -107,7 +107,8 @@ class Embedding(nnx.Module):
     """Base rows (frozen by default, also the head when tied) and the rows of Molmo2's new tokens."""
 
     def __init__(self, c: LlmConfig, rngs):
-        self.base = param(rngs, (c.vocab, c.width), ("vocab", "embed"), std=0.02, stack=None)
+        # 0.02 at 4B, as the reference; a small model whose head is tied to it could not reach large logits with that.
+        self.base = param(rngs, (c.vocab, c.width), ("vocab", "embed"), std=c.width**-0.5, stack=None)
         self.new = param(rngs, (c.new_vocab, c.width), ("new_vocab", "embed"), std=0.02, stack=None)
 
     def __call__(self, tokens_BS: jax.Array, dtype: jnp.dtype) -> jax.Array:
@@ -132,7 +133,7 @@ class Llm(nnx.Module):
         self.blocks = Block(c, rngs, c.layers)
         self.norm = RMSNorm(rngs, (c.width,), ("norm",), c.norm_eps)
         if not c.tied:
-            self.head = param(rngs, (c.vocab, c.width), ("vocab", "embed"), std=0.02, stack=None)
+            self.head = param(rngs, (c.vocab, c.width), ("vocab", "embed"), std=c.width**-0.5, stack=None)
 
     @property
     def output_embedding(self) -> nnx.Param:
