@@ -36,6 +36,9 @@ PARAMETER_RULES = {
     "norm": None,
 }
 
+V_D = P("tensor", None)  # a vocabulary table in use
+B_V = P(ROWS, "tensor")
+WHOLE = P()
 B_S = P(ROWS, "context")
 B_S_D = P(ROWS, "context", None)
 B_S_N_H = P(ROWS, "context", "tensor", None)
@@ -44,6 +47,7 @@ B_S_F = P(ROWS, "context", "tensor")
 B_C_P_D = P(ROWS, "context", None, None)
 B_C_P_N_H = P(ROWS, "context", None, "tensor", None)
 B_C_P_F = P(ROWS, "context", None, "tensor")
+B_G_K = P(ROWS, "context", None)
 B_G_N_H = P(ROWS, "context", "tensor", None)
 B_G_K_D = P(ROWS, "context", None, None)
 B_G_K_N_H = P(ROWS, "context", None, "tensor", None)

@@ -16,7 +16,9 @@ class DataConfig:
     max_frames: int  # frames sampled from one video
     fps: float  # sampling rate of video frames, 1/s, until max_frames is reached
     max_crops: int  # high-resolution crops of one image, without the overview
-    frame_tokens: str  # "im" wraps each frame in <im_start>/<im_end> (released models), "frame" in <frame_start>/<frame_end>
+    frame_tokens: (
+        str  # "im" wraps each frame in <im_start>/<im_end> (released models), "frame" in <frame_start>/<frame_end>
+    )
     image_groups: str  # "example": visual tokens of an example see each other; "frame": of one frame or image only
     length_weight: float  # c of the per-token weight c/sqrt(n), n answer tokens of the branch (paper 4, public code 2)
     pool: int  # described examples a stream packs at a time

@@ -24,7 +24,7 @@ def gather_patches(features_BCPD: jax.Array, pooling_BGK: jax.Array) -> jax.Arra
         return jnp.where(pooling_BGK[..., None] >= 0, picked_BGKD, 0)
 
     rows = sharding.B_G_K_D
-    ins = (sharding.B_C_P_D, jax.P(sharding.ROWS, "context", None))
+    ins = (sharding.B_C_P_D, sharding.B_G_K)
     return jax.shard_map(local, in_specs=ins, out_specs=rows)(features_BCPD, pooling_BGK)
 
 

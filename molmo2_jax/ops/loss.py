@@ -13,12 +13,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from molmo2_jax import sharding
 
 _TOKEN_AXES = ("data", "fsdp", "context")
-_TABLE = P("tensor", None)
 
 
 class LossSums(NamedTuple):
@@ -45,13 +43,13 @@ def loss_sums(x_BSD, table_VD, axes, targets_BS, weights_BS, *, chunk: int) -> L
 
 
 def _mapped(f, chunk, outs):
-    ins = (sharding.B_S_D, _TABLE, sharding.B_S, sharding.B_S, P())
+    ins = (sharding.B_S_D, sharding.V_D, sharding.B_S, sharding.B_S, sharding.WHOLE)
     return jax.shard_map(functools.partial(f, chunk), in_specs=ins, out_specs=outs, check_vma=False)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _loss_sums(chunk, x, table, targets, weights):
-    return _mapped(_local_sums, chunk, P())(x, table, targets, weights, None)
+    return _mapped(_local_sums, chunk, sharding.WHOLE)(x, table, targets, weights, None)
 
 
 def _forward(chunk, x, table, targets, weights):
@@ -60,7 +58,7 @@ def _forward(chunk, x, table, targets, weights):
 
 def _backward(chunk, residuals, d_sums: LossSums):
     scales = (d_sums.cross_entropy, d_sums.z)
-    dx, d_table = _mapped(_local_grads, chunk, (sharding.B_S_D, _TABLE))(*residuals, scales)
+    dx, d_table = _mapped(_local_grads, chunk, (sharding.B_S_D, sharding.V_D))(*residuals, scales)
     return dx, d_table, None, None
 
 
