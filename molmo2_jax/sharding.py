@@ -39,6 +39,7 @@ PARAMETER_RULES = {
 V_D = P("tensor", None)  # a vocabulary table in use
 B_V = P(ROWS, "tensor")
 WHOLE = P()
+B = P(ROWS)
 B_S = P(ROWS, "context")
 B_S_D = P(ROWS, "context", None)
 B_S_N_H = P(ROWS, "context", "tensor", None)

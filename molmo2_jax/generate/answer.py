@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from molmo2_jax import sharding
@@ -65,7 +64,7 @@ class Answerer:
         sampling = {"temperature": temperature, "top_p": top_p, "eos": self.tok.eos_id, "run": self.config.model}
         with jax.set_mesh(self.mesh):
             row = sharding.put_rows({name: a[None] for name, a in arrays.items()}, self.mesh)
-            lengths = jnp.array([prompt.n_tokens], jnp.int32)
+            lengths = jax.device_put(np.int32([prompt.n_tokens]), jax.NamedSharding(self.mesh, sharding.B))
             state = prefill(self._model, row, lengths, jax.random.key(seed), max_new=max_new, **sampling)
             shown = ""
             while True:

@@ -54,10 +54,10 @@ def prefill(
 
     x_BSD = model.embed(row, run)
     hidden_BSD, (keys, values) = model.llm(x_BSD, row["positions"], attend, remat="none")
-    last_B1D = jnp.take_along_axis(hidden_BSD, (lengths_B - 1)[:, None, None], axis=1)
+    last_BS1 = (vis.index == lengths_B[:, None] - 1)[..., None]
+    last_B1D = jnp.where(last_BS1, hidden_BSD, 0).sum(1, keepdims=True)
     token_B, rng = _choose(model, last_B1D, rng, temperature, top_p)
-    B = token_B.shape[0]
-    out_BT = jnp.full((B, max_new), eos, jnp.int32).at[:, 0].set(token_B)
+    out_BT = jnp.where(jnp.arange(max_new) == 0, token_B[:, None], eos)
     return Decoding(keys, values, lengths_B, token_B, token_B == eos, out_BT, jnp.ones((), jnp.int32), rng)
 
 
@@ -75,7 +75,7 @@ def decode(
         hidden_B1D, keys, values = _forward(model, s, run)
         token_B, rng = _choose(model, hidden_B1D, s.rng, temperature, top_p)
         token_B = jnp.where(s.done_B, eos, token_B)
-        out_BT = jax.lax.dynamic_update_slice_in_dim(s.out_BT, token_B[:, None], s.count, axis=1)
+        out_BT = jnp.where(jnp.arange(s.out_BT.shape[1]) == s.count, token_B[:, None], s.out_BT)
         done_B = s.done_B | (token_B == eos)
         return Decoding(keys, values, s.lengths_B + 1, token_B, done_B, out_BT, s.count + 1, rng)
 
@@ -86,7 +86,7 @@ def _forward(model: Molmo2, s: Decoding, run: RunConfig):
     """Hidden state of the token chosen last, and the caches with it in."""
 
     def attend(q, k, v, cache):
-        heads, rows = sharding.B_S_N_H, jax.P(sharding.ROWS)
+        heads, rows = sharding.B_S_N_H, sharding.B
         step = jax.shard_map(_attend_to_cache, in_specs=(heads,) * 5 + (rows,), out_specs=(heads,) * 3)
         out, keys, values = step(q, k, v, *cache, s.lengths_B)
         return out, (keys, values)

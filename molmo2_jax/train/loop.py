@@ -123,7 +123,7 @@ def _report(c: TrainConfig, writer: MetricWriter, meter: "Meter", number: int, m
 
 def local_rows(c: TrainConfig, mesh: jax.sharding.Mesh) -> list[int]:
     """Indices of the global batch's rows that this process' devices hold."""
-    spec = jax.NamedSharding(mesh, jax.P(sharding.ROWS))
+    spec = jax.NamedSharding(mesh, sharding.B)
     held = spec.addressable_devices_indices_map((c.batch,)).values()
     return sorted({row for (rows,) in held for row in range(*rows.indices(c.batch))})
 

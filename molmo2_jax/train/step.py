@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from molmo2_jax import sharding
 from molmo2_jax.models.molmo2 import Row
 from molmo2_jax.models.params import Params, Structure
 from molmo2_jax.train import optim
@@ -40,7 +41,7 @@ def abstract_state(
     shapes = jax.eval_shape(lambda params: make_state(params, assigned, optimizer), s.abstract(mesh))
 
     def place(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        spec = jax.P() if x.sharding is None else x.sharding.spec  # scalars carry none
+        spec = sharding.WHOLE if x.sharding is None else x.sharding.spec  # scalars carry none
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.NamedSharding(mesh, spec))
 
     return jax.tree.map(place, shapes)
