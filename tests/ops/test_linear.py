@@ -10,9 +10,7 @@ EQUATION, AXES = "BSD,DNH->BSNH", ("embed", "heads", "head_dim")
 
 
 def run(sizes, x, w, dtype):
-    mesh = sharding.make_mesh(
-        dict(zip(sharding.MESH_AXES, sizes, strict=True)), jax.devices()[: int(np.prod(sizes))]
-    )
+    mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, sizes, strict=True)), jax.devices()[: int(np.prod(sizes))])
     with jax.set_mesh(mesh):
         x = jax.device_put(jnp.asarray(x, dtype), jax.NamedSharding(mesh, sharding.B_S_D))
         w = jax.device_put(w, jax.NamedSharding(mesh, sharding.stored(AXES, 3)))

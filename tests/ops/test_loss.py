@@ -26,9 +26,7 @@ def plain(x, table, targets, weights):
 
 
 def run(sizes, chunk, x, table, targets, weights):
-    mesh = sharding.make_mesh(
-        dict(zip(sharding.MESH_AXES, sizes, strict=True)), jax.devices()[: int(np.prod(sizes))]
-    )
+    mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, sizes, strict=True)), jax.devices()[: int(np.prod(sizes))])
     specs = (sharding.B_S_D, sharding.stored(AXES, 2), sharding.B_S, sharding.B_S)
     with jax.set_mesh(mesh):
         args = [

@@ -53,7 +53,10 @@ def test_tile_classes_name_exactly_the_tiles_with_work(rows):
 
 def test_a_tile_under_the_diagonal_and_one_inside_an_image_are_full():
     causal = mask.row_visibility(jnp.full((1, 8), 8, jnp.int32), jnp.zeros((1, 8), jnp.int32))
-    assert mask.tile_classes(causal, causal, 4, 4)[0].tolist() == [[mask.PARTIAL, mask.EMPTY], [mask.FULL, mask.PARTIAL]]
+    assert mask.tile_classes(causal, causal, 4, 4)[0].tolist() == [
+        [mask.PARTIAL, mask.EMPTY],
+        [mask.FULL, mask.PARTIAL],
+    ]
     image = mask.row_visibility(jnp.full((1, 8), 8, jnp.int32), jnp.ones((1, 8), jnp.int32))
     assert (mask.tile_classes(image, image, 4, 4) == mask.FULL).all()
 
