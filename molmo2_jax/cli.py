@@ -6,7 +6,6 @@ molmo2 inspect  --config=experiments/overfit_video_point.py --out=page.html
 """
 
 import importlib
-import pathlib
 import sys
 
 COMMANDS = {
@@ -31,10 +30,6 @@ def main() -> None:
             usage() if asked else f"molmo2: no command {command!r}\n{usage()}", file=sys.stdout if asked else sys.stderr
         )
         sys.exit(0 if asked else 2)
-    # Configs import their neighbour `_base`.
-    for argument in sys.argv[2:]:
-        if argument.startswith("--config=") or argument.startswith("-config="):
-            sys.path.insert(0, str(pathlib.Path(argument.split("=", 1)[1].split(":")[0]).resolve().parent))
     importlib.import_module(f"molmo2_jax.tools.{command}_command").main([f"molmo2 {command}", *sys.argv[2:]])
 
 

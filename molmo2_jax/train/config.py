@@ -1,10 +1,9 @@
 """What a training config says, as dataclasses: the one list of its keys. None has a default; an unknown one raises."""
 
 import dataclasses
+import typing
 from collections.abc import Mapping
 from typing import Any
-
-import dacite
 
 from molmo2_jax.data.config import DataConfig
 from molmo2_jax.models.config import RunConfig
@@ -43,13 +42,27 @@ def read(tree: Mapping[str, Any]) -> TrainConfig:
     """A nested mapping (ml_collections' `to_dict()`, or JSON) -> TrainConfig.
 
     Raises:
-      ConfigError: a key is unknown, missing or of the wrong type; the message names it.
+      ConfigError: a key is unknown, missing or of the wrong type; the message names it by its whole path.
     """
-    hooks = {float: lambda x: float(x) if isinstance(x, int) and not isinstance(x, bool) else x}
-    settings = dacite.Config(strict=True, type_hooks=hooks)
-    try:
-        return dacite.from_dict(TrainConfig, tree, settings)
-    except dacite.UnexpectedDataError as error:
-        raise ConfigError(f"config: unknown keys {sorted(error.keys)}") from error
-    except dacite.DaciteFieldError as error:
-        raise ConfigError(f"config.{error.field_path}: {error}") from error
+    return _build(TrainConfig, tree, "config")
+
+
+def _build(kind: Any, x: Any, path: str) -> Any:
+    """`x` as a `kind`: a dataclass, dict[str, K], tuple[K, ...] or a plain type."""
+    container, inner = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(x, Mapping):
+        kinds = typing.get_type_hints(kind)
+        wrong = [f"{path}.{key} is unknown" for key in x if key not in kinds]
+        wrong += [f"{path}.{key} is missing" for key in kinds if key not in x]
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+        return kind(**{key: _build(kinds[key], x[key], f"{path}.{key}") for key in kinds})
+    if container is dict and isinstance(x, Mapping):
+        return {key: _build(inner[1], value, f"{path}.{key}") for key, value in x.items()}
+    if container is tuple and isinstance(x, list | tuple):  # JSON has lists only
+        return tuple(_build(inner[0], value, f"{path}[{i}]") for i, value in enumerate(x))
+    if kind is float and type(x) is int:
+        return float(x)
+    if type(x) is not kind:
+        raise ConfigError(f"{path} = {x!r} must be of type {kind if container else kind.__name__}")
+    return x

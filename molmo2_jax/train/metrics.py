@@ -1,10 +1,12 @@
 """Metrics of a run to TensorBoard and to a JSON-lines file, one line a logged step; on a terminal, a progress bar."""
 
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Mapping
 
+import jax
 import tensorboardX
 import tqdm
 
@@ -13,13 +15,14 @@ class MetricWriter:
     """Writes `workdir/metrics.jsonl` and TensorBoard events beside it. A resumed run appends after its first step."""
 
     def __init__(self, workdir: pathlib.Path, *, first_step: int, steps: int):
-        path = workdir / "metrics.jsonl"
-        _drop_lines_after(path, first_step)
+        self._chief = jax.process_index() == 0  # the hosts of a pod share the workdir: one of them writes
+        path = workdir / "metrics.jsonl" if self._chief else pathlib.Path(os.devnull)
+        if self._chief:
+            _drop_lines_after(path, first_step)
         self._lines = path.open("a")
-        self._board = tensorboardX.SummaryWriter(str(workdir), purge_step=first_step + 1)
-        self._bar = tqdm.tqdm(
-            total=steps, initial=first_step, unit="step", dynamic_ncols=True, disable=not sys.stderr.isatty()
-        )
+        self._board = tensorboardX.SummaryWriter(str(workdir), purge_step=first_step + 1, write_to_disk=self._chief)
+        shown = self._chief and sys.stderr.isatty()
+        self._bar = tqdm.tqdm(total=steps, initial=first_step, unit="step", dynamic_ncols=True, disable=not shown)
 
     def advance(self, step: int) -> None:
         self._bar.update(step - self._bar.n)
@@ -30,10 +33,10 @@ class MetricWriter:
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         shown = f"loss {values['loss']:.4f}  {values['tokens_per_second']:.0f} tok/s  mfu {values['mfu']:.1%}"
-        if self._bar.disable:
-            print(f"step {step}  {shown}", file=sys.stderr, flush=True)
-        else:
+        if not self._bar.disable:
             self._bar.set_postfix_str(shown)
+        elif self._chief:
+            print(f"step {step}  {shown}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         self._bar.close()

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tests.ops import trees
 
 from molmo2_jax import sharding
 from molmo2_jax.ops import mask
 from molmo2_jax.ops.attention import IMPLEMENTATIONS, attention
 from molmo2_jax.ops.blockwise_attention import blockwise_attention
 from molmo2_jax.ops.dense_attention import dense_attention
+from tests.ops import trees
 
 TOLERANCE = 1e-5  # of the largest value compared
 UNDER_TEST = {f"blockwise_{n}": functools.partial(blockwise_attention, block=n) for n in (8, 20, 64)}

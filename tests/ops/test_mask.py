@@ -1,9 +1,9 @@
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
-from tests.ops import trees
 
 from molmo2_jax.ops import mask
+from tests.ops import trees
 
 
 def digits(until, group):
