@@ -50,19 +50,21 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
         architecture = models.preset(c.model.preset)
         mesh = sharding.make_mesh(c.mesh)
         check_fits(c, architecture, mesh)
+        with jax.set_mesh(mesh):
+            structure = parameters.structure(architecture)
+        assigned = optim.assign_groups(structure.shapes, c.optim)
     except ValueError as error:
         raise ConfigError(f"config: {error}") from error
     data = loading.make_loader(c.data, seed=c.seed, rows=local_rows(c, mesh))
     try:
         with jax.set_mesh(mesh):
-            return _train(c, workdir, architecture, mesh, data)
+            return _train(c, workdir, structure, assigned, mesh, data)
     finally:
         data.close()
 
 
-def _train(c: TrainConfig, workdir, architecture, mesh, data) -> State:
-    structure = parameters.structure(architecture)
-    assigned = optim.assign_groups(structure.shapes, c.optim)
+def _train(c: TrainConfig, workdir, structure, assigned, mesh, data) -> State:
+    architecture = structure.config
     optimizer = optim.make_optimizer(c.optim, assigned, c.steps)
     checkpoints = Checkpoints(workdir, c.checkpoint)
     try:

@@ -1,0 +1,198 @@
+"""The loop as its users meet it: killed, stopped, given bad input; real clips, a small model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from molmo2_jax import sharding
+from molmo2_jax.data.record import RecordError
+from molmo2_jax.models import config as models
+from molmo2_jax.models import params
+from molmo2_jax.train import checkpoint, loop
+from molmo2_jax.train.checkpoint import CheckpointError
+from molmo2_jax.train.config import ConfigError
+from tests.train.small_run import config
+
+ROOT = Path(__file__).parents[2]
+STEPS = 10
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+    device = jax.devices()[:1]
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda sizes: make_mesh(sizes, device))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Compiled programs, shared by the processes of this module."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+def lines(workdir):
+    path = workdir / "metrics.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def steps_done(workdir):
+    try:
+        return max((line["step"] for line in lines(workdir)), default=0)
+    except json.JSONDecodeError:  # a line that is being written
+        return 0
+
+
+def saving(step):
+    return lambda workdir: any((workdir / "checkpoints").glob(f"{step}.*"))
+
+
+def run(workdir, cache, until=None):
+    """The run in a process of its own; SIGKILL as soon as until(workdir) holds. Its exit status."""
+    env = os.environ | {
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, "-m", "tests.train.small_run", str(workdir), str(STEPS)]
+    with (workdir.parent / f"{workdir.name}.log").open("a") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
+    try:
+        while process.poll() is None:
+            if until is not None and until(workdir):
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            time.sleep(0.002)
+    finally:
+        process.kill()
+    return process.returncode
+
+
+def numbers(workdir, step=STEPS):
+    """All parameters and the data position of a checkpoint."""
+    folder = workdir / "checkpoints" / str(step)
+    mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1))
+    with jax.set_mesh(mesh):
+        s = params.structure(models.preset("small"))
+        values = {name: np.asarray(x) for name, x in checkpoint.load_params(folder, s, mesh).items()}
+    (data,) = (folder / "data").glob("process_0*")
+    return values, json.loads(data.read_text())
+
+
+def test_a_run_that_is_killed_again_and_again_ends_bit_equal_to_one_that_is_not(tmp_path, cache):
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    assert run(straight, cache) == 0
+    kill_points = [
+        lambda workdir: steps_done(workdir) >= 2,  # before any checkpoint
+        saving(4),  # while one is being written
+        lambda workdir: steps_done(workdir) >= 6,  # between two
+        lambda workdir: steps_done(workdir) >= 9,  # between the last one and the end
+    ]
+    for until in kill_points:
+        assert run(killed, cache, until) == -signal.SIGKILL
+    assert run(killed, cache) == 0
+
+    (want, want_data), (got, got_data) = numbers(straight), numbers(killed)
+    assert got_data == want_data
+    for name, x in want.items():
+        assert x.tobytes() == got[name].tobytes(), name
+    for a, b in zip(lines(straight), lines(killed), strict=True):
+        timing = {"tokens_per_second", "step_seconds", "mfu"}
+        assert {k: v for k, v in a.items() if k not in timing} == {k: v for k, v in b.items() if k not in timing}
+    log = (tmp_path / "killed.log").read_text()
+    assert "going on from step 4" in log and "going on from step 8" in log
+    assert not any((killed / "checkpoints").glob("*tmp*"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A workdir after one step, made without the patched mesh of single tests."""
+    workdir = tmp_path_factory.mktemp("trained")
+    devices = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch:
+        make_mesh = sharding.make_mesh
+        patch.setattr(sharding, "make_mesh", lambda sizes: make_mesh(sizes, devices))
+        loop.train(config(steps=1), workdir)
+    return workdir
+
+
+def test_a_line_of_metrics_says_what_the_step_did(trained):
+    (line,) = lines(trained)
+    for group in ("connector", "vit", "llm"):
+        assert line[f"grad_norm/{group}"] > 0 and line[f"lr/{group}"] == pytest.approx(5e-4)
+    assert line["loss"] == pytest.approx(line["cross_entropy"] + line["z_loss"])
+    assert 10 < line["loss"] < 14  # ln 151,936 = 11.9
+    assert line["loss_tokens"] > 50 and 0.3 < line["row_fill"] <= 1
+    assert line["tokens_per_second"] > 0 and 0 < line["mfu"] < 1 and line["data/failed"] == 0
+    assert any(trained.glob("events.out.tfevents.*"))
+
+
+def test_sigterm_ends_the_step_and_leaves_a_checkpoint(tmp_path, monkeypatch):
+    put_rows = sharding.put_rows
+    calls = []
+
+    def stop_in_the_second(rows, mesh):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return put_rows(rows, mesh)
+
+    monkeypatch.setattr(sharding, "put_rows", stop_in_the_second)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(loop.Preempted, match="checkpoint of step 2"):
+        loop.train(config(), tmp_path / "w")
+    assert (tmp_path / "w" / "checkpoints" / "2" / "params").is_dir()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_by_its_step(tmp_path):
+    broken = config(
+        steps=4,
+        checkpoint__every=1,
+        optim__groups={"all": {"pattern": r"(?!llm/embed/base).*", "lr": 1e25, "warmup": 1}},
+    )
+    with pytest.raises(FloatingPointError, match="step 2: .*loss.* not finite"):
+        loop.train(broken, tmp_path / "w")
+    assert [d.name for d in (tmp_path / "w" / "checkpoints").iterdir()] == ["1"]
+
+
+def test_a_checkpoint_of_another_model_is_refused_before_anything_is_drawn(trained, monkeypatch):
+    def never(*_):
+        raise AssertionError("parameters were drawn")
+
+    monkeypatch.setattr(params, "init", never)
+    with pytest.raises(CheckpointError, match=r"checkpoints/1 holds another model .*llm\.width: 16 -> 128"):
+        loop.train(config(model__preset="tiny"), trained)
+    assert [d.name for d in (trained / "checkpoints").iterdir()] == ["1"]
+
+
+def test_changed_config_values_are_said_when_a_run_goes_on(trained, capfd):
+    loop.train(config(steps=1, data__prefetch=3), trained)
+    said = capfd.readouterr().err
+    assert "going on from step 1" in said and "data.prefetch: 2 -> 3" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"model__preset": "molmo9"}, ConfigError, "'molmo9' is unknown"),
+        ({"mesh": {"data": 2, "fsdp": 1, "context": 1, "tensor": 1}}, ConfigError, "wants 2 devices, there are 1"),
+        ({"mesh": {"data": 1}}, ConfigError, "needs exactly the axes"),
+        ({"data__vocab_size": 100_278}, ConfigError, "vocab_size = 100278, but small embeds 151936"),
+        ({"optim__frozen": "nothing"}, ConfigError, "'llm/embed/base' must match one group, it matches none"),
+        ({"data__records": ["/nowhere/a.jsonl"]}, RecordError, "/nowhere/a.jsonl"),
+        ({"data__crops": 4}, RecordError, "street/car.*needs 5 crops, a row has crops = 4"),
+        ({"data__tokenizer": "/nowhere"}, FileNotFoundError, "tokenizer '/nowhere'"),
+    ],
+)
+def test_what_can_be_known_is_refused_before_the_first_step(tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        loop.train(config(**changes), tmp_path / "w")
+    assert not (tmp_path / "w").exists()
