@@ -17,6 +17,7 @@ import numpy as np
 from molmo2_jax.data.schema import FIELDS
 from molmo2_jax.text.tokenizer import Tokenizer
 from molmo2_jax.tools import film, mask_picture
+from molmo2_jax.tools.branch_gradients import GradientTable
 from molmo2_jax.tools.compare import Answer
 from molmo2_jax.tools.row_view import Branch, ExampleView, read_row
 from molmo2_jax.tools.token_spans import TokenSpans
@@ -32,15 +33,18 @@ def write_page(
     tok: Tokenizer,
     title: str,
     answers: Sequence[Answer] = (),
+    gradients: Sequence[GradientTable] = (),
 ) -> None:
     """Write a self-contained page of packed rows and, if there are any, of generated answers beside annotated ones.
 
     `rows`: arrays of data/schema.py without the batch dimension (see `unbatch`). An answer's points are drawn on the
-    views of the first example that holds its prompt. The folder of `path` is made if need be.
+    views of the first example that holds its prompt. `gradients` holds a table for each of the rows, or for none. The
+    folder of `path` is made if need be.
     """
     seen = [Seen.read(number, row, tok) for number, row in enumerate(rows)]
     parts = [_answers([Answer(*answer) for answer in answers], seen, tok)] if answers else []
-    parts += [_row(one, tok) for one in seen]
+    for one, table in zip(seen, gradients or [None] * len(seen), strict=True):
+        parts.append(_row(one, tok, "" if table is None else table.html()))
     head, middle, tail = TEMPLATE.read_text(encoding="utf-8").split("<!--FILL-->")
     page = head + escape(title) + middle + "".join(parts) + tail
     path = Path(path)
@@ -91,8 +95,8 @@ class Seen:
         ]
 
 
-def _row(seen: Seen, tok: Tokenizer) -> str:
-    """One row as a section: counts, fill, examples with their films and tokens, and the mask."""
+def _row(seen: Seen, tok: Tokenizer, below: str) -> str:
+    """One row as a section: counts, fill, examples with their films and tokens, the mask, and what comes below."""
     block = -(-seen.length // MASK_PIXELS)
     tiles = mask_picture.tile_counts(seen.row["visible_until"], seen.row["image_group"], block)
     picture = mask_picture.png(mask_picture.mask_pixels(*tiles, seen.length, block))
@@ -105,7 +109,7 @@ def _row(seen: Seen, tok: Tokenizer) -> str:
         f'<section class="row" id="row-{seen.number}" data-runs="{escape(runs)}"><h2>row {seen.number}</h2>'
         f"{_counts(seen, (tiles[0].sum() + tiles[1].sum()) / seen.length**2)}{_fill(seen)}"
         f'<div class="columns"><div class="examples">{"".join(cards)}</div>'
-        f"<aside>{_mask(seen, block, picture)}</aside></div></section>"
+        f"<aside>{_mask(seen, block, picture)}</aside></div>{below}</section>"
     )
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -9,6 +10,7 @@ from molmo2_jax.data import loader
 from molmo2_jax.data.config import DataConfig
 from molmo2_jax.text.tokenizer import Tokenizer
 from molmo2_jax.tools import command
+from molmo2_jax.tools.branch_gradients import GradientTable, gradient_tables
 from molmo2_jax.tools.compare import Answer, read_answers
 from molmo2_jax.tools.inspect import unbatch, write_page
 from molmo2_jax.train.config import ConfigError, read
@@ -20,28 +22,40 @@ def main(argv: list[str]) -> None:
     out = flags.DEFINE_string("out", None, "The page to write, an HTML file.")
     rows = flags.DEFINE_integer("rows", 4, "Rows of the first batch to show, if it has as many.", lower_bound=1)
     answers = flags.DEFINE_string("answers", None, "JSON lines from `molmo2 generate --out`, shown above the rows.")
+    gradients = flags.DEFINE_bool("gradients", False, "Also show that branches are blind to each other, by gradient.")
     flags.mark_flags_as_required(["config", "out"])
 
     def inspect() -> int:
         c = read(config.value.to_dict())
-        draw(c.data, c.seed, out.value, min(rows.value, c.batch), _answers(answers.value))
+        first = first_rows(c.data, c.seed, min(rows.value, c.batch))
+        tables = gradient_tables(c, first) if gradients.value else []
+        names = ", ".join(pathlib.Path(path).name for path in c.data.records)
+        title = f"{len(first)} {'row' if len(first) == 1 else 'rows'} of {names}"
+        tok = Tokenizer.load(c.data.tokenizer, c.data.vocab_size)
+        write_page(out.value, rows=first, tok=tok, title=title, answers=_answers(answers.value), gradients=tables)
+        for table in tables:
+            print(table.text())
         print(f"wrote {out.value}")
-        return 0
+        return _verdict(tables)
 
     command.run(inspect, argv)
 
 
-def draw(data: DataConfig, seed: int, out: str, rows: int, answers: list[Answer]) -> None:
-    """The page of the first `rows` rows of step 0. Raises RecordError, naming every record that is wrong."""
+def first_rows(data: DataConfig, seed: int, rows: int) -> list[dict[str, np.ndarray]]:
+    """The first `rows` rows of step 0. Raises RecordError, naming every record that is wrong."""
     batches = loader.make_loader(data, seed=seed, rows=range(rows))
     try:
-        first = next(batches)
+        return unbatch(next(batches))
     finally:
         batches.close()
-    names = ", ".join(pathlib.Path(path).name for path in data.records)
-    title = f"{rows} {'row' if rows == 1 else 'rows'} of {names}"
-    tok = Tokenizer.load(data.tokenizer, data.vocab_size)
-    write_page(out, rows=unbatch(first), tok=tok, title=title, answers=answers)
+
+
+def _verdict(tables: list[GradientTable]) -> int:
+    """Exit status 1 when a gradient is not zero where it must be, or zero where it must not."""
+    leaks = [leak for table in tables for leak in table.leaks()]
+    if tables:
+        print(f"wrong gradients: {', '.join(leaks)}" if leaks else "every gradient is zero exactly where it must be")
+    return int(bool(leaks))
 
 
 def _answers(path: str | None) -> list[Answer]:

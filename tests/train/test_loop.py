@@ -158,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_by_its_step(tmp_path):
         checkpoint__every=1,
         optim__groups={"all": {"pattern": r"(?!llm/embed/base).*", "lr": 1e25, "warmup": 1}},
     )
-    with pytest.raises(FloatingPointError, match="step 2: .*loss.* not finite"):
+    with pytest.raises(FloatingPointError, match=r"step 2: .*loss.* not finite"):
         loop.train(broken, tmp_path / "w")
     assert [d.name for d in (tmp_path / "w" / "checkpoints").iterdir()] == ["1"]
 
