@@ -58,12 +58,14 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     """An Explicit mesh with `sizes[axis]` devices along each of MESH_AXES.
 
     Raises:
-      ValueError: an axis is missing or unknown, or the product is not the number of devices.
+      ValueError: an axis is missing, unknown or below 1, or the product is not the number of devices.
     """
     if set(sizes) != set(MESH_AXES):
         raise ValueError(f"a mesh needs exactly the axes {MESH_AXES}, got {tuple(sizes)}")
     devices = jax.devices() if devices is None else devices
     shape = tuple(sizes[axis] for axis in MESH_AXES)
+    if min(shape) < 1:
+        raise ValueError(f"mesh {dict(sizes)}: a size is at least 1")
     if math.prod(shape) != len(devices):
         raise ValueError(f"mesh {dict(sizes)} wants {math.prod(shape)} devices, there are {len(devices)}")
     return jax.make_mesh(shape, MESH_AXES, devices=devices)

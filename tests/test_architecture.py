@@ -44,7 +44,7 @@ LIBRARIES = {
     1: {"numpy", "jax"},
     2: {"numpy", "jax", "flax"},
     3: {"numpy", "jax", "flax", "safetensors"},
-    4: {"numpy", "jax", "flax", "safetensors", "optax", "orbax", "grain", "tensorboardX", "tqdm", "dacite"},
+    4: {"numpy", "jax", "flax", "safetensors", "optax", "orbax", "grain", "tensorboardX", "tqdm"},
 }
 LIBRARIES[5] = set.union(*LIBRARIES.values()) | {"absl", "ml_collections"}
 

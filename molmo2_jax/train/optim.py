@@ -42,14 +42,19 @@ def assign_groups(names: Iterable[str], c: OptimConfig) -> dict[str, str]:
     """{parameter name: group name or FROZEN}.
 
     Raises:
-      ValueError: a parameter matches no pattern or several, or a pattern matches no parameter.
+      ValueError: a parameter matches no pattern or several, a pattern matches no parameter or is none.
     """
-    patterns = {FROZEN: c.frozen} | {name: group.pattern for name, group in c.groups.items()}
     if FROZEN in c.groups:
         raise ValueError(f"optim.groups: {FROZEN!r} is the name of the frozen parameters (optim.frozen)")
+    patterns = {}
+    for group, pattern in {FROZEN: c.frozen, **{name: g.pattern for name, g in c.groups.items()}}.items():
+        try:
+            patterns[group] = re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"optim: the pattern {pattern!r} of {group!r} is no regex: {error}") from error
     assigned = {}
     for name in names:
-        hits = [group for group, pattern in patterns.items() if re.fullmatch(pattern, name)]
+        hits = [group for group, pattern in patterns.items() if pattern.fullmatch(name)]
         if len(hits) != 1:
             raise ValueError(f"optim: parameter {name!r} must match one group, it matches {hits or 'none'}")
         assigned[name] = hits[0]
@@ -88,4 +93,4 @@ def make_optimizer(c: OptimConfig, assigned: Mapping[str, str], steps: int) -> o
 def group_norms(grads: Mapping[str, jax.Array], assigned: Mapping[str, str]) -> dict[str, jax.Array]:
     """Global norm of each group's gradient, before clipping."""
     groups = sorted(set(assigned.values()) - {FROZEN})
-    return {g: optax.global_norm([x for name, x in grads.items() if assigned[name] == g]) for g in groups}
+    return {g: optax.tree.norm([x for name, x in grads.items() if assigned[name] == g]) for g in groups}

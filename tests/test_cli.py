@@ -1,0 +1,175 @@
+"""The `molmo2` command up to where work begins: commands, flags, config overrides, and what mistakes look like."""
+
+import pathlib
+import sys
+
+import pytest
+from absl import app, flags
+from absl.testing import flagsaver
+
+from molmo2_jax import cli
+from molmo2_jax.train import loop
+from molmo2_jax.train.config import TrainConfig
+
+CONFIG = str(pathlib.Path(__file__).parents[1] / "experiments" / "overfit_video_point.py")
+
+# ml_collections loads config files the old way.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
+
+@pytest.fixture
+def molmo2(monkeypatch, capsys, tmp_path):
+    """Runs the command in this process: (exit status, stdout, stderr). Afterwards flags and path are as before."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["molmo2", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = stop.value.code
+        if isinstance(code, str):  # what Python prints before it exits with 1
+            code, err = 1, f"{err}{code}\n"
+        return code or 0, out, err
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "_base", raising=False)
+    monkeypatch.chdir(tmp_path)
+    app.define_help_flags()  # once a process, so that they must not go with the others
+    saved = flagsaver.save_flag_values()
+    yield run
+    flagsaver.restore_flag_values(saved)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The runs that `molmo2 train` would have begun: (config, workdir)."""
+    runs = []
+    monkeypatch.setattr(loop, "train", lambda config, workdir: runs.append((config, workdir)))
+    return runs
+
+
+@pytest.mark.parametrize("asking", ["--help", "-h", "help"])
+def test_help_lists_the_commands(molmo2, asking):
+    status, out, err = molmo2(asking)
+    assert status == 0 and err == ""
+    assert all(f"molmo2 {name}" in out for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [(), ("tarin",), ("--config=x.py",)])
+def test_an_unknown_command_shows_the_usage(molmo2, arguments):
+    status, out, err = molmo2(*arguments)
+    assert status == 2 and out == ""
+    assert err.startswith(f"molmo2: no command {''.join(arguments)!r}\nusage: molmo2 COMMAND")
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [("train", "--workdir"), ("generate", "--max_new_tokens"), ("inspect", "--answers")],
+)
+def test_help_of_a_command_lists_its_flags(molmo2, command, own):
+    status, out, err = molmo2(command, "--help")
+    assert status == 0 and err == ""
+    assert out.startswith(f"molmo2 {command} ")
+    assert own in out and "--config" in out
+
+
+def test_train_reads_the_config_with_its_overrides(molmo2, trained):
+    keys = [
+        "--config.steps=7",
+        "--config.optim.groups.llm.lr=1",
+        "--config.mesh.fsdp=8",
+        "--config.model.dtype=bfloat16",
+    ]
+    status, out, err = molmo2("train", f"--config={CONFIG}", "--workdir=run", *keys)
+    assert (status, out, err) == (0, "", "")
+    ((config, workdir),) = trained
+    assert isinstance(config, TrainConfig) and workdir == "run"
+    assert (config.steps, config.mesh["fsdp"], config.model.dtype) == (7, 8, "bfloat16")
+    assert (config.optim.groups["llm"].lr, config.optim.groups["vit"].lr) == (1.0, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "records"),
+    [
+        (["a.jsonl"], ("a.jsonl",)),
+        (["/data/a b.jsonl"], None),  # a blank: the parser wants quotes
+        (["'/data/a b.jsonl'"], ("/data/a b.jsonl",)),
+        (["a.jsonl", "/b/c.jsonl"], ("a.jsonl", "/b/c.jsonl")),
+        (["('a.jsonl', 'b.jsonl')"], ("a.jsonl", "b.jsonl")),
+    ],
+)
+def test_records_are_given_as_one_flag_or_several(molmo2, trained, given, records):
+    flags_ = [f"--config.data.records={path}" for path in given]
+    status, _, err = molmo2("train", f"--config={CONFIG}", "--workdir=run", *flags_)
+    if records is None:
+        assert status == 1 and "use quotes" in err
+    else:
+        assert status == 0, err
+        assert trained[0][0].data.records == records
+
+
+def test_a_config_finds_its_neighbours_from_anywhere(molmo2, trained):
+    assert molmo2("train", "--config", CONFIG, "--workdir=run")[0] == 0
+    assert len(trained) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([f"--config={CONFIG}"], "flag --workdir=None: Flag --workdir must have a value other than None."),
+        (["--config=gone.py", "--workdir=run"], "--config: no file gone.py"),
+        ([f"--config={CONFIG}", "--workdri=run"], "Unknown command line flag 'workdri'. Did you mean: workdir ?"),
+        ([f"--config={CONFIG}", "--workdir=run", "more"], "unexpected arguments: more"),
+        ([f"--config={CONFIG}", "--workdir=run", "--config.steps=many"], "flag --config.steps=many: invalid literal"),
+        ([f"--config={CONFIG}", "--workdir=run", "--config.stepz=9"], "the config has no such key: 'stepz'"),
+        ([f"--config={CONFIG}", "--workdir=run", "--config.stepz=9"], 'Did you mean "steps"'),
+        ([f"--config={CONFIG}", "--workdir=run", "--config.optim.lr.llm=9"], "the config has no such key: 'lr'"),
+        ([f"--config={CONFIG}", "--workdir=run", "--config.data.records=7"], "config.data.records[0] = 7 must be"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_message(molmo2, trained, arguments, message):
+    status, out, err = molmo2("train", *arguments)
+    assert status == 1 and out == ""
+    assert err.startswith("molmo2 train: ") and message in err and "Traceback" not in err
+    assert not trained
+
+
+def write_config(tmp_path, body):
+    path = tmp_path / "mine.py"
+    path.write_text(f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    {body}\n")
+    return f"--config={path}"
+
+
+def test_a_config_that_is_not_whole_says_what_is_missing(molmo2, trained, tmp_path):
+    status, _, err = molmo2(
+        "train", write_config(tmp_path, "return ConfigDict({'seed': 0, 'data': {}})"), "--workdir=run"
+    )
+    assert status == 1 and err.startswith("molmo2 train: config.steps is missing; config.batch is missing; ")
+
+
+def test_a_mistake_in_the_config_program_shows_its_lines(molmo2, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", ["molmo2", "train", write_config(tmp_path, "return ConfigDict().sede"), "--workdir=w"]
+    )
+    with pytest.raises(AttributeError, match="sede"):
+        cli.main()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (loop.Preempted(40), 143, "SIGTERM: stopped with a checkpoint of step 40\n"),
+        (loop.ConfigError("config: batch = 3"), 1, "molmo2 train: config: batch = 3\n"),
+        (FileNotFoundError("no tokenizer"), 1, "molmo2 train: no tokenizer\n"),
+    ],
+)
+def test_how_a_run_ends_is_its_exit_status(molmo2, monkeypatch, error, status, message):
+    def train(config, workdir):
+        raise error
+
+    monkeypatch.setattr(loop, "train", train)
+    assert molmo2("train", f"--config={CONFIG}", "--workdir=run") == (status, "", message)
+
+
+def test_no_flag_outlives_a_test(molmo2):
+    assert "workdir" not in flags.FLAGS

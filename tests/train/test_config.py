@@ -1,0 +1,102 @@
+"""Configs from experiments/ and from JSON, and what is said about mistakes in them."""
+
+import copy
+import dataclasses
+import json
+import typing
+
+import pytest
+
+from molmo2_jax.train.config import ConfigError, TrainConfig, read
+from tests.train.recipe import NAMES, experiment
+
+TREE = experiment("overfit_video_point").to_dict()
+
+
+def changed(path, value):
+    """TREE with the value at a path such as "optim.groups.llm.lr" replaced, or dropped (None)."""
+    tree = copy.deepcopy(TREE)
+    *parents, key = path.split(".")
+    branch = tree
+    for parent in parents:
+        branch = branch[parent]
+    if value is None:
+        del branch[key]
+    else:
+        branch[key] = value
+    return tree
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_experiment_is_read(name):
+    c = read(experiment(name).to_dict())
+    assert isinstance(c, TrainConfig) and set(c.optim.groups) == {"connector", "vit", "llm"}
+
+
+def test_a_config_survives_json():
+    c = read(TREE)
+    again = read(json.loads(json.dumps(dataclasses.asdict(c))))
+    assert again == c
+    assert again.data.records == c.data.records and isinstance(again.data.records, tuple)
+
+
+@pytest.mark.parametrize(
+    "path", ["stepz", "data.frames", "model.width", "optim.b3", "optim.groups.llm.decay", "checkpoint.each"]
+)
+def test_an_unknown_key_is_named_by_its_path(path):
+    with pytest.raises(ConfigError, match=f"^config.{path} is unknown$"):
+        read(changed(path, 1))
+
+
+@pytest.mark.parametrize(
+    "path", ["seed", "mesh", "data", "data.records", "model.remat", "optim.groups.vit.warmup", "checkpoint.keep"]
+)
+def test_a_missing_key_is_named_by_its_path(path):
+    with pytest.raises(ConfigError, match=f"^config.{path} is missing$"):
+        read(changed(path, None))
+
+
+def test_a_misspelt_key_is_named_with_the_one_it_leaves_out():
+    tree = changed("optim.clip", None)
+    tree["optim"]["clipp"] = 1.0
+    with pytest.raises(ConfigError, match=r"^config.optim.clipp is unknown; config.optim.clip is missing$"):
+        read(tree)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("steps", 1.5, "config.steps = 1.5 must be of type int"),
+        ("steps", True, "config.steps = True must be of type int"),
+        ("z_loss", "1e-4", "config.z_loss = '1e-4' must be of type float"),
+        ("mesh.fsdp", "2", "config.mesh.fsdp = '2' must be of type int"),
+        ("mesh", 8, r"config.mesh = 8 must be of type dict\[str, int\]"),
+        ("model", "tiny", "config.model = 'tiny' must be of type RunConfig"),
+        ("data.records", "a.jsonl", r"config.data.records = 'a.jsonl' must be of type tuple\[str, ...\]"),
+        ("data.records", ("a.jsonl", 3), r"config.data.records\[1\] = 3 must be of type str"),
+        ("optim.groups.llm.lr", "fast", "config.optim.groups.llm.lr = 'fast' must be of type float"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_named(path, value, message):
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        read(changed(path, value))
+
+
+def test_an_int_serves_where_a_float_is_meant():
+    lr = read(changed("optim.groups.llm.lr", 1)).optim.groups["llm"].lr
+    assert lr == 1.0 and type(lr) is float
+
+
+def test_no_key_has_a_default():
+    def visit(kind):
+        for inner in typing.get_args(kind):
+            visit(inner)
+        if dataclasses.is_dataclass(kind):
+            seen.add(kind.__name__)
+            for field in dataclasses.fields(kind):
+                assert field.default is field.default_factory is dataclasses.MISSING, (kind, field.name)
+                visit(field.type)
+
+    seen = set()
+    visit(TrainConfig)
+    assert seen == {"TrainConfig", "RunConfig", "DataConfig", "OptimConfig", "GroupConfig", "CheckpointConfig"}
