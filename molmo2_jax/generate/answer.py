@@ -1,7 +1,7 @@
 """Answering prompts with a trained checkpoint: from text and media to text."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -12,29 +12,35 @@ from molmo2_jax.data.loader import row_shape
 from molmo2_jax.data.media_error import MediaError
 from molmo2_jax.data.row import build_row
 from molmo2_jax.generate.decode import decode, prefill
+from molmo2_jax.generate.text_stream import TextStream
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
 from molmo2_jax.text.tokenizer import Tokenizer
 from molmo2_jax.train import checkpoint
-from molmo2_jax.train.config import read
+from molmo2_jax.train.config import ConfigError, read
 
 _STREAM = 8  # tokens generated between two looks at them
-_HALF = "\N{REPLACEMENT CHARACTER}"  # what the tokenizer shows for a character whose last bytes are still to come
 
 
 class Answerer:
-    """A checkpoint and how to talk to it. The mesh has this process' devices along `tensor`."""
+    """A checkpoint and how to talk to it."""
 
-    def __init__(self, directory: str | pathlib.Path):
-        """`directory`: a workdir, or one step of it. Raises FileNotFoundError, or ValueError for a config that is
-        not one.
+    def __init__(self, directory: str | pathlib.Path, devices: Sequence[jax.Device] | None = None):
+        """Loads parameters, config and tokenizer.
+
+        Args:
+          directory: a workdir, or one step of it.
+          devices: what the model is spread over, along `tensor`; all by default.
+
+        Raises:
+          FileNotFoundError: there is no finished checkpoint, or not the tokenizer it was trained with.
+          ConfigError: its config is not one, or its model cannot be cut for so many devices.
         """
         step, tree = checkpoint.load_config(directory)
         self.config = read(tree)
-        self.tok = Tokenizer.load(self.config.data.tokenizer, self.config.data.vocab_size)
         architecture = models.preset(self.config.model.preset)
-        self.mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "context": 1, "tensor": jax.device_count()})
-        sharding.check_divides({"llm kv_heads": (architecture.llm.kv_heads, "tensor")}, self.mesh)
+        self.mesh = _tensor_mesh(architecture, jax.devices() if devices is None else devices)
+        self.tok = Tokenizer.load(self.config.data.tokenizer, self.config.data.vocab_size)
         with jax.set_mesh(self.mesh):
             structure = parameters.structure(architecture)
             self._model = structure.model(checkpoint.load_params(step, structure, self.mesh))
@@ -53,7 +59,7 @@ class Answerer:
 
         Args:
           max_new: the answer ends after this many tokens if no EOS came.
-          on_text: called with each new piece of text as it comes.
+          on_text: called with each new piece of text as it comes; together they are the answer.
 
         Raises:
           MediaError: the prompt's media cannot be decoded.
@@ -61,22 +67,40 @@ class Answerer:
         arrays, failures = build_row([prompt], row_shape(self.config.data))
         if failures:
             raise MediaError(failures[0])
-        sampling = {"temperature": temperature, "top_p": top_p, "eos": self.tok.eos_id, "run": self.config.model}
+        eos = self.tok.eos_id
+        sampling = {"temperature": temperature, "top_p": top_p, "eos": eos, "run": self.config.model}
+        stream, text, seen = TextStream(self.tok), "", 0
         with jax.set_mesh(self.mesh):
             row = sharding.put_rows({name: a[None] for name, a in arrays.items()}, self.mesh)
             lengths = jax.device_put(np.int32([prompt.n_tokens]), jax.NamedSharding(self.mesh, sharding.B))
             state = prefill(self._model, row, lengths, jax.random.key(seed), max_new=max_new, **sampling)
-            shown = ""
             while True:
-                count, done, tokens = jax.device_get((state.count, state.done_B[0], state.out_BT[0]))
-                text = self._text(tokens[:count])
-                if on_text is not None and not text.endswith(_HALF):
-                    on_text(text[len(shown) :])
-                    shown = text
-                if done or count >= max_new:
+                count, (done,), (tokens,) = jax.device_get((state.count, state.done_B, state.out_BT))
+                ended = bool(done) or count >= max_new
+                piece = stream.add([t for t in tokens[seen:count].tolist() if t != eos], last=ended)
+                text, seen = text + piece, count
+                if piece and on_text is not None:
+                    on_text(piece)
+                if ended:
                     return text
                 state = decode(self._model, state, _STREAM if on_text else max_new, **sampling)
 
-    def _text(self, tokens: np.ndarray) -> str:
-        ends = np.flatnonzero(tokens == self.tok.eos_id)
-        return self.tok.decode(tokens[: ends[0]] if len(ends) else tokens)
+
+def _tensor_mesh(a: models.Molmo2Config, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
+    """All devices along `tensor`. Raises ConfigError naming the first number of the model they do not divide."""
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "context": 1, "tensor": len(devices)}, devices)
+    sizes = {
+        "llm heads": a.llm.heads,
+        "llm kv_heads": a.llm.kv_heads,
+        "llm mlp": a.llm.mlp,
+        "llm vocab": a.llm.vocab,
+        "vit heads": a.vit.heads,
+        "vit mlp": a.vit.mlp,
+        "connector heads": a.connector.heads,
+        "connector mlp": a.connector.mlp,
+    }
+    try:
+        sharding.check_divides({name: (size, "tensor") for name, size in sizes.items()}, mesh)
+    except ValueError as error:
+        raise ConfigError(f"{a.name} on {len(devices)} devices: {error}; let JAX see fewer devices") from error
+    return mesh

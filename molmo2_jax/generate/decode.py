@@ -35,7 +35,7 @@ class Decoding(NamedTuple):
     rng: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=("run", "max_new", "temperature", "top_p", "eos"))
+@functools.partial(jax.jit, static_argnames=("run", "max_new", "temperature", "top_p"))
 def prefill(
     model: Molmo2, row: Row, lengths_B, rng, *, run: RunConfig, max_new: int, temperature: float, top_p: float, eos: int
 ) -> Decoding:
@@ -44,8 +44,14 @@ def prefill(
     Args:
       row: arrays of data/schema.py, one prompt a row from its beginning, S at least the longest prompt.
       lengths_B: int32, tokens of each prompt.
-      max_new: room for this many new tokens.
+      max_new: room for this many new tokens, which may go on past S: RoPE knows no last position.
+
+    Raises:
+      ValueError: max_new < 1, a mesh that cuts the sequence, or what `sample` refuses.
     """
+    if max_new < 1:
+        raise ValueError(f"max_new is at least 1, not {max_new}")
+    sharding.check_divides({"one new token": (1, "context")}, jax.sharding.get_abstract_mesh())
     vis = mask.row_visibility(row["visible_until"], row["image_group"])
     room = [(0, 0), (0, max_new), (0, 0), (0, 0)]
 
@@ -61,7 +67,7 @@ def prefill(
     return Decoding(keys, values, lengths_B, token_B, token_B == eos, out_BT, jnp.ones((), jnp.int32), rng)
 
 
-@functools.partial(jax.jit, static_argnames=("run", "temperature", "top_p", "eos"), donate_argnames=("state",))
+@functools.partial(jax.jit, static_argnames=("run", "temperature", "top_p"), donate_argnames=("state",))
 def decode(
     model: Molmo2, state: Decoding, steps, *, run: RunConfig, temperature: float, top_p: float, eos: int
 ) -> Decoding:
