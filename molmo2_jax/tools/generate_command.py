@@ -7,7 +7,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from molmo2_jax.data.example import answer_text, describe_prompt
-from molmo2_jax.data.record import Record, VideoMedium, load_records
+from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.record import Record, RecordError, VideoMedium, load_records
 from molmo2_jax.generate.answer import Answerer
 from molmo2_jax.tools import command
 from molmo2_jax.train.config import ConfigError, read
@@ -24,13 +25,17 @@ def main(argv: list[str]) -> None:
     out = flags.DEFINE_string("out", None, "With --config: JSON lines of prompt, annotated and generated answer.")
     max_new = flags.DEFINE_integer("max_new_tokens", 512, "Longest answer.", lower_bound=1)
     temperature = flags.DEFINE_float("temperature", 0.0, "0 takes the most likely token.", lower_bound=0.0)
-    top_p = flags.DEFINE_float("top_p", 1.0, "Share of probability to sample from.", lower_bound=0.0, upper_bound=1.0)
+    top_p = flags.DEFINE_float(
+        "top_p", 1.0, "Share of probability to sample from, above 0.", lower_bound=0.0, upper_bound=1.0
+    )
     seed = flags.DEFINE_integer("seed", 0, "Of sampling.")
     flags.mark_flag_as_required("checkpoint")
 
     def generate() -> int:
-        if (prompt.value is None) == (config.value is None) or (config.value is None) != (out.value is None):
-            raise ConfigError("give either --prompt, or --config and --out")
+        media = read_media(video.value, image.value, clip.value)
+        check_task(prompt.value, config.value is not None, out.value, media)
+        if not top_p.value > 0:
+            raise ConfigError(f"--top_p is above 0, not {top_p.value:g}")
         answerer = Answerer(checkpoint.value)
         sampling = {
             "max_new": max_new.value,
@@ -39,41 +44,84 @@ def main(argv: list[str]) -> None:
             "seed": seed.value,
             "on_text": _show,
         }
-        if config.value is not None:
+        if config.value is None:
+            answer_prompt(answerer, prompt.value, media, sampling)
+        else:
             records = [r for path in read(config.value.to_dict()).data.records for r in load_records(path)]
-            _answer_records(answerer, records, pathlib.Path(out.value), sampling)
-            return 0
-        span = tuple(float(x) for x in clip.value) if clip.value else None
-        _answer(answerer, prompt.value, {"video": video.value, "image": image.value, "clip": span}, sampling)
+            answer_records(answerer, records, pathlib.Path(out.value), sampling)
         return 0
 
     command.run(generate, argv)
 
 
-def _answer(answerer: Answerer, text: str, media: dict, sampling: dict) -> str:
-    example = describe_prompt(text, answerer.tok, answerer.config.data, **media)
+def read_media(video: str | None, image: str | None, clip: list[str] | None) -> dict:
+    """What the flags say a prompt is about, as `describe_prompt` takes it. Raises ConfigError.
+
+    read_media("bikes.mp4", None, ["3.04", "7.44"])  ->  {"video": "bikes.mp4", "image": None, "clip": (3.04, 7.44)}
+    """
+    if video is not None and image is not None:
+        raise ConfigError("give --video or --image, not both")
+    if clip is None:
+        return {"video": video, "image": image, "clip": None}
+    if video is None:
+        raise ConfigError("--clip is a part of a video: give --video, too")
+    try:
+        start, end = (float(seconds) for seconds in clip)
+    except ValueError as error:  # not numbers, or not two
+        raise ConfigError(f"--clip={','.join(clip)}: it takes START,END in seconds, such as 3.04,7.44") from error
+    return {"video": video, "image": image, "clip": (start, end)}
+
+
+def check_task(prompt: str | None, config: bool, out: str | None, media: dict) -> None:
+    """Raises ConfigError unless the flags name one task: --prompt and its media, or --config and --out."""
+    if (prompt is not None) == config:
+        raise ConfigError("give either --prompt, or --config and --out")
+    if config and out is None:
+        raise ConfigError("--config needs --out, the file for its answers")
+    if config and any(value is not None for value in media.values()):
+        raise ConfigError("--video, --image and --clip go with --prompt; the records of --config name their own media")
+    if not config and out is not None:
+        raise ConfigError("--out is for the answers of --config; that of --prompt goes to stdout")
+
+
+def answer_prompt(answerer: Answerer, text: str, media: dict, sampling: dict) -> str:
+    """One answer, printed as it comes. Raises MediaError, RecordError, or ConfigError for a clip outside its video."""
+    try:
+        example = describe_prompt(text, answerer.tok, answerer.config.data, **media)
+    except (MediaError, RecordError):
+        raise
+    except ValueError as error:
+        raise ConfigError(f"--clip: {error}") from error
     answer = answerer.answer(example, **sampling)
     print(flush=True)
     return answer
 
 
-def _answer_records(answerer: Answerer, records: list[Record], out: pathlib.Path, sampling: dict) -> None:
-    """Answers the first question of every branch; later turns need the earlier answers and are left out."""
-    lines = []
-    for record in records:
-        media = {"video": None, "image": None, "clip": None}
-        for medium in record.media:
-            if isinstance(medium, VideoMedium):
-                media |= {"video": medium.path, "clip": (medium.start, medium.end)}
-            else:
-                media |= {"image": medium.path}
-        for message in record.messages:
-            print(f"\n{record.id}: {message.user}")
-            generated = _answer(answerer, message.user, media, sampling)
-            annotated = answer_text(message, record.media)
-            lines.append({"prompt": message.user, "annotated": annotated, "generated": generated})
+def answer_records(answerer: Answerer, records: list[Record], out: pathlib.Path, sampling: dict) -> None:
+    """Answers the first question of every branch; later turns need the earlier answers and are left out.
+
+    `out` gets a line of JSON as soon as its answer is there: {"prompt": …, "annotated": …, "generated": …}.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    with out.open("w", encoding="utf-8") as lines:
+        for record in records:
+            media = _media(record)
+            for message in record.messages:
+                print(f"\n{record.id}: {message.user}")
+                generated = answer_prompt(answerer, message.user, media, sampling)
+                annotated = answer_text(message, record.media)
+                line = {"prompt": message.user, "annotated": annotated, "generated": generated}
+                print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
+
+
+def _media(record: Record) -> dict:
+    media = {"video": None, "image": None, "clip": None}
+    for medium in record.media:
+        if isinstance(medium, VideoMedium):
+            media |= {"video": medium.path, "clip": (medium.start, medium.end)}
+        else:
+            media |= {"image": medium.path}
+    return media
 
 
 def _show(text: str) -> None:
