@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     """One clip, one row, until the answers come word for word."""
     c = ConfigDict()
     c.seed = 0
-    c.steps = 300
+    c.steps = 150
     c.batch = 1  # one row: the clip and its tree of questions
     c.z_loss = 1e-4
     c.log_every = 10
@@ -39,5 +39,5 @@ def get_config() -> ConfigDict:
     )
     # A random tiny model wants far larger steps than the released one (2e-4, 6e-6, 2e-5 in stage 1).
     c.optim = _base.optim(connector=(2e-3, 20), vit=(1e-3, 20), llm=(2e-3, 20))
-    c.checkpoint = ConfigDict({"every": 100, "keep": 2})
+    c.checkpoint = ConfigDict({"every": 50, "keep": 2})
     return c

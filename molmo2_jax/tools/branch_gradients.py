@@ -32,7 +32,7 @@ class GradientTable:
     largest: np.ndarray
 
     def leaks(self) -> list[str]:
-        """ "0 A -> 0 B" for every gradient that is not zero where it must be, or is zero where it must not."""
+        """What is wrong: `0 A -> 0 B` for a gradient that is not zero where it must be, or zero where it must not."""
         wrong = (self.largest != 0) != self.visible
         return [f"{self.names[self.losses[i]]} -> {self.names[j]}" for i, j in np.argwhere(wrong)]
 

@@ -18,6 +18,8 @@ from molmo2_jax.data import loader as loading
 from molmo2_jax.data import schema
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
+from molmo2_jax.models.layers import REMAT
+from molmo2_jax.ops.attention import IMPLEMENTATIONS
 from molmo2_jax.train import flops, optim
 from molmo2_jax.train.checkpoint import Checkpoints
 from molmo2_jax.train.config import ConfigError, TrainConfig
@@ -147,6 +149,13 @@ def check_fits(c: TrainConfig, a: models.Molmo2Config, mesh: jax.sharding.Mesh) 
         },
         mesh,
     )
+    for key, value, known in (
+        ("attention", c.model.attention, IMPLEMENTATIONS),
+        ("remat", c.model.remat, REMAT),
+        ("dtype", c.model.dtype, ("float32", "bfloat16")),
+    ):
+        if value not in known:
+            raise ValueError(f"model.{key} = {value!r} is unknown; there are {sorted(known)}")
     if c.data.vocab_size != a.llm.vocab:
         raise ValueError(f"data.vocab_size = {c.data.vocab_size}, but {a.name} embeds {a.llm.vocab} base tokens")
     if mesh.shape["context"] > 1 and c.data.crops:

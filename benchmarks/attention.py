@@ -1,0 +1,118 @@
+"""Blockwise against dense attention on this machine: memory by length, time on packed rows, and what masking saves.
+
+    python benchmarks/attention.py          forward and backward, float32, 8 query and 2 kv heads of 64, one row
+
+Prints tables; what counts are ratios taken in one run. `allowed` is the share of pairs that the mask allows.
+"""
+
+import functools
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from molmo2_jax.ops import mask
+from molmo2_jax.ops.blockwise_attention import BLOCK, blockwise_attention
+from molmo2_jax.ops.dense_attention import dense_attention
+
+HEADS, KV_HEADS, HEAD_DIM = 8, 2, 64
+REPEATS = 5
+
+
+@functools.cache
+def step(function, block=None):
+    """jitted gradients of attention with respect to queries, keys and values."""
+    options = {} if block is None else {"block": block}
+
+    def loss(q, k, v, vis):
+        return jnp.sum(jnp.sin(function(q, k, v, vis, vis, **options)))
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+
+
+def row(length: int, layout: str) -> tuple:
+    """(q, k, v, visibility) of one row, by layout:
+
+    causal   one example, plain causal: the most that a text row can have
+    packed   sixteen text examples of equal length
+    tuning   like fine-tuning: videos of three quarters of an example, bidirectional, then four branches
+    """
+    rng = np.random.default_rng(0)
+    until, group = np.zeros((2, 1, length), np.int32)
+    examples = {"causal": 1, "packed": 16, "tuning": 4}[layout]
+    size = length // examples
+    for e in range(examples):
+        start, stop = e * size, (e + 1) * size
+        until[0, start:stop] = stop
+        if layout == "tuning":
+            video = start + size * 3 // 4
+            group[0, start:video] = e + 1
+            branch = (stop - video) // 4
+            for b in range(4):
+                until[0, video + b * branch : video + (b + 1) * branch] = video + (b + 1) * branch
+    q, k, v = (jnp.asarray(rng.normal(size=(1, length, n, HEAD_DIM)), jnp.float32) for n in (HEADS, KV_HEADS, KV_HEADS))
+    return q, k, v, mask.row_visibility(jnp.asarray(until), jnp.asarray(group))
+
+
+def megabytes(function, args) -> float:
+    """Temporary memory of the compiled forward and backward pass."""
+    return step(function).lower(*args).compile().memory_analysis().temp_size_in_bytes / 1e6
+
+
+def seconds(function, args, block=None) -> float:
+    """Median wall time after a first run."""
+    run = step(function, block)
+    jax.block_until_ready(run(*args))
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        jax.block_until_ready(run(*args))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def allowed_share(vis: mask.Visibility) -> float:
+    """Share of the S x S pairs that are allowed, counted row block by row block."""
+    length = vis.index.shape[1]
+    count = sum(
+        int(mask.allowed(jax.tree.map(lambda x, i=i: x[:, i : i + 256], vis), vis).sum()) for i in range(0, length, 256)
+    )
+    return count / length**2
+
+
+def main() -> None:
+    """Prints the three tables."""
+    print(f"{jax.devices()[0].device_kind}, forward and backward, blocks of {BLOCK}\n")
+    print("memory, causal row       dense MB  blockwise MB   ratio")
+    for length in (2048, 4096, 8192):
+        args = row(length, "causal")
+        dense, blockwise = megabytes(dense_attention, args), megabytes(blockwise_attention, args)
+        print(f"  S = {length:<20}{dense:>8.0f}{blockwise:>14.1f}{dense / blockwise:>8.0f}")
+
+    print("\ntime, S = 4096           allowed   dense s  blockwise s   ratio")
+    for layout in ("causal", "packed", "tuning"):
+        args = row(4096, layout)
+        dense, blockwise = seconds(dense_attention, args), seconds(blockwise_attention, args)
+        share = allowed_share(args[-1])
+        print(f"  {layout:<22}{share:>8.1%}{dense:>10.3f}{blockwise:>13.3f}{dense / blockwise:>8.1f}")
+
+    print("\nwhat masking saves, S = 8192: one image group over all tokens (nothing masked) against packed rows")
+    q, k, v, vis = row(8192, "causal")
+    everything = seconds(blockwise_attention, (q, k, v, vis._replace(group=jnp.ones_like(vis.group))))
+    for examples in (3, 5, 10):
+        group = jnp.arange(8192)[None] * examples // 8192 + 1
+        masked = mask.Visibility(vis.index, jnp.zeros_like(vis.until), group)
+        took = seconds(blockwise_attention, (q, k, v, masked))
+        share, ratio = 1 - allowed_share(masked), everything / took
+        print(f"  {share:.0%} masked: {took:.3f} s, {ratio:.1f} times faster than {everything:.3f} s")
+
+    print("\nblock size, S = 4096, packed fine-tuning row")
+    args = row(4096, "tuning")
+    for block in (128, 256, 512):
+        print(f"  {block:<8}{seconds(blockwise_attention, args, block):.3f} s")
+
+
+if __name__ == "__main__":
+    main()
