@@ -42,12 +42,11 @@ class Linear(nnx.Module):
         """`bias`: logical axes of the bias, which are the last ones of the weight; None for no bias."""
         self.equation, self.out = equation, out
         self.w = param(rngs, shape, axes, std=std, stack=stack)
-        if bias is not None:
-            self.b = param(rngs, shape[len(shape) - len(bias) :], bias, std=0.0, stack=stack)
+        self.b = None if bias is None else param(rngs, shape[-len(bias) :], bias, std=0.0, stack=stack)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = project(self.equation, x, self.w[...], self.w.axes, self.out)
-        return (y.astype(jnp.float32) + use(self.b)).astype(x.dtype) if hasattr(self, "b") else y
+        return y if self.b is None else (y.astype(jnp.float32) + use(self.b)).astype(x.dtype)
 
 
 def use(p: nnx.Param) -> jax.Array:
@@ -83,13 +82,8 @@ class LayerNorm(nnx.Module):
         return (y * use(self.scale) + use(self.bias)).astype(x.dtype)
 
 
-def dropout(x_BSD: jax.Array, key: jax.Array | None, rate_BS: jax.Array) -> jax.Array:
-    """Inverted dropout with a rate for each token (two rates keyed on the loss mask, reference section 3).
-
-    Draws do not depend on the mesh. `key` None: no dropout.
-    """
-    if key is None:
-        return x_BSD
+def dropout(x_BSD: jax.Array, key: jax.Array, rate_BS: jax.Array) -> jax.Array:
+    """Inverted dropout with a rate for each token. Draws do not depend on the mesh."""
     keep_BS1 = 1.0 - rate_BS[..., None]
     spec: P = jax.typeof(x_BSD).sharding.spec
     kept_BSD = jax.random.uniform(key, x_BSD.shape, out_sharding=spec) < keep_BS1

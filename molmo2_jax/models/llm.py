@@ -21,7 +21,7 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array, object], tuple[jax.Array, ob
 
 
 class Dropout(NamedTuple):
-    """Residual dropout of one forward pass: a key (None: off) and float32[B, S] rates."""
+    """Residual dropout of one forward pass: a key and float32[B, S] rates."""
 
     key: jax.Array
     rate_BS: jax.Array

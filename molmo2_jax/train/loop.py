@@ -175,8 +175,8 @@ class Meter:
 
     def batch(self, rows) -> dict[str, float]:
         used = rows["visible_until"] > 0
-        self._flops = flops.model_flops(self._architecture, rows)
-        return {"row_fill": float(used.mean()), "tokens": float(used.sum())}
+        model_flops = flops.model_flops(self._architecture, rows)
+        return {"row_fill": float(used.mean()), "tokens": float(used.sum()), "model_flops": model_flops}
 
     def step_done(self, stats) -> dict[str, float]:
         now = time.perf_counter()
@@ -184,7 +184,7 @@ class Meter:
         return {
             "tokens_per_second": stats["tokens"] / seconds,
             "step_seconds": seconds,
-            "mfu": self._flops / seconds / self._peak,
+            "mfu": stats["model_flops"] / seconds / self._peak,
         }
 
 

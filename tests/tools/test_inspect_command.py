@@ -4,10 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from molmo2_jax.data.record import RecordError
 from molmo2_jax.tools import inspect_command
+from molmo2_jax.tools.branch_gradients import GradientTable
 
 ROOT = Path(__file__).parents[2]
 TEXT = {"style": "text_sft", "user": "Say hi.", "answer": "hi"}
@@ -45,17 +47,21 @@ def test_a_mistake_is_one_line_and_no_page(tmp_path):
     assert not out.exists()
 
 
-def test_as_many_rows_as_asked_for(tmp_path, write_records, data_config):
+def test_the_rows_are_the_first_of_the_run(write_records, data_config):
     path = write_records({"id": "a", "messages": [TEXT]}, {"id": "b", "messages": [TEXT]})
-    data = data_config(records=[str(path)], seq_len=128)
-    inspect_command.draw(data, 0, str(tmp_path / "page.html"), 3, [])
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert page.count('<section class="row"') == 3
-    assert "<title>3 rows of records.jsonl</title>" in page
+    rows = inspect_command.first_rows(data_config(records=(str(path),), seq_len=128), seed=0, rows=3)
+    assert len(rows) == 3 and all(row["tokens"].shape == (128,) and row["loss_weights"].any() for row in rows)
 
 
-def test_wrong_records_are_named(tmp_path, write_records, data_config):
+def test_wrong_records_are_named(write_records, data_config):
     path = write_records({"id": "a", "video": "gone.mp4", "messages": [TEXT]})
     with pytest.raises(RecordError, match=r"record 'a'.*gone\.mp4"):
-        inspect_command.draw(data_config(records=[str(path)]), 0, str(tmp_path / "page.html"), 1, [])
-    assert not (tmp_path / "page.html").exists()
+        inspect_command.first_rows(data_config(records=(str(path),)), seed=0, rows=1)
+
+
+def test_a_leak_is_an_exit_status(capsys):
+    seen = np.array([[True, False]])
+    blind, leaking = (GradientTable(["A", "B"], [0], seen, np.array([[1.0, x]])) for x in (0.0, 1e-20))
+    assert inspect_command._verdict([blind]) == 0
+    assert inspect_command._verdict([blind, leaking]) == 1
+    assert "wrong gradients: A -> B" in capsys.readouterr().out
