@@ -15,43 +15,43 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-MESH_AXES = ("data", "fsdp", "context", "tensor")
+DATA, FSDP, CONTEXT, TENSOR = MESH_AXES = ("data", "fsdp", "context", "tensor")
 
-ROWS = ("data", "fsdp")  # mesh axes that cut the batch
+ROWS = (DATA, FSDP)  # mesh axes that cut the batch
+TOKENS = (DATA, FSDP, CONTEXT)  # mesh axes that cut the tokens of a batch
 
 # Logical axis of a parameter -> mesh axis it is stored on. An axis that is not here is a mistake and raises.
 PARAMETER_RULES = {
     "layers": None,
-    "embed": "fsdp",
-    "heads": "tensor",
-    "kv_heads": "tensor",
+    "embed": FSDP,
+    "heads": TENSOR,
+    "kv_heads": TENSOR,
     "head_dim": None,
-    "mlp": "tensor",
-    "vocab": "tensor",
+    "mlp": TENSOR,
+    "vocab": TENSOR,
     "new_vocab": None,
     "patch": None,
     "pixels": None,
-    "vit_embed": "fsdp",
+    "vit_embed": FSDP,
     "vit_features": None,
     "norm": None,
 }
 
-V_D = P("tensor", None)  # a vocabulary table in use
-B_V = P(ROWS, "tensor")
+V_D = P(TENSOR, None)  # a vocabulary table in use
 WHOLE = P()
 B = P(ROWS)
-B_S = P(ROWS, "context")
-B_S_D = P(ROWS, "context", None)
-B_S_N_H = P(ROWS, "context", "tensor", None)
-B_S_F = P(ROWS, "context", "tensor")
+B_S = P(ROWS, CONTEXT)
+B_S_D = P(ROWS, CONTEXT, None)
+B_S_N_H = P(ROWS, CONTEXT, TENSOR, None)
+B_S_F = P(ROWS, CONTEXT, TENSOR)
 # Crops and pooled tokens are cut into vision shards along `context`, as the sequence is.
-B_C_P_D = P(ROWS, "context", None, None)
-B_C_P_N_H = P(ROWS, "context", None, "tensor", None)
-B_C_P_F = P(ROWS, "context", None, "tensor")
-B_G_K = P(ROWS, "context", None)
-B_G_N_H = P(ROWS, "context", "tensor", None)
-B_G_K_D = P(ROWS, "context", None, None)
-B_G_K_N_H = P(ROWS, "context", None, "tensor", None)
+B_C_P_D = P(ROWS, CONTEXT, None, None)
+B_C_P_N_H = P(ROWS, CONTEXT, None, TENSOR, None)
+B_C_P_F = P(ROWS, CONTEXT, None, TENSOR)
+B_G_K = P(ROWS, CONTEXT, None)
+B_G_N_H = P(ROWS, CONTEXT, TENSOR, None)
+B_G_K_D = P(ROWS, CONTEXT, None, None)
+B_G_K_N_H = P(ROWS, CONTEXT, None, TENSOR, None)
 
 
 def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -83,7 +83,7 @@ def stored(axes: Sequence[str], ndim: int) -> P:
 
 def gathered(axes: Sequence[str]) -> P:
     """Spec a parameter is used with inside a layer: as stored, fsdp gathered."""
-    return P(*(None if PARAMETER_RULES[a] == "fsdp" else PARAMETER_RULES[a] for a in axes))
+    return P(*(None if PARAMETER_RULES[a] == FSDP else PARAMETER_RULES[a] for a in axes))
 
 
 def check_divides(dims: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> None:
@@ -94,10 +94,21 @@ def check_divides(dims: Mapping[str, tuple], mesh: jax.sharding.Mesh) -> None:
             raise ValueError(f"{name} = {size} cannot be cut {ways} ways over mesh axis {axis}")
 
 
+def local_rows(batch: int, mesh: jax.sharding.Mesh) -> list[int]:
+    """Indices of a global batch's rows that this process' devices hold."""
+    held = NamedSharding(mesh, B).addressable_devices_indices_map((batch,)).values()
+    return sorted({row for (rows,) in held for row in range(*rows.indices(batch))})
+
+
 def put_rows(arrays: Mapping[str, jax.typing.ArrayLike], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """Local rows [B_local, ...] of this process -> global arrays, rows over ROWS and dimension 1 over `context`."""
+    """Local rows [B_local, ...] of this process -> global arrays, rows over ROWS and dimension 1 over `context`.
+
+    Each array holds whole rows, also where `context` is cut between processes.
+    """
+    ways = math.prod(mesh.shape[axis] for axis in ROWS)
+    share = ways // len(local_rows(ways, mesh))  # the global batch is so many times the local one
     out = {}
     for name, x in arrays.items():
-        spec = P(ROWS, "context", *(None,) * (x.ndim - 2))
-        out[name] = jax.make_array_from_process_local_data(NamedSharding(mesh, spec), x)
+        spec = NamedSharding(mesh, P(ROWS, CONTEXT, *(None,) * (x.ndim - 2)))
+        out[name] = jax.make_array_from_process_local_data(spec, x, (x.shape[0] * share, *x.shape[1:]))
     return out

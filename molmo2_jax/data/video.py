@@ -117,6 +117,8 @@ def _open(path: str | os.PathLike) -> Iterator[tuple[av.container.InputContainer
     """The open container and its video stream; whatever ffmpeg finds wrong in the block is a MediaError."""
     if not os.path.isfile(path):
         raise MediaError(f"{path}: no such file")
+    if os.path.getsize(path) == 0:
+        raise MediaError(f"{path}: the file is empty")
     try:
         # Titles in odd encodings are common and no reason to refuse a video.
         with av.open(os.fspath(path), metadata_errors="ignore") as container:
@@ -130,7 +132,7 @@ def _open(path: str | os.PathLike) -> Iterator[tuple[av.container.InputContainer
                 raise MediaError(f"{path}: no video in it (it holds {', '.join(kinds)})")
             yield container, streams[0]
     except av.FFmpegError as error:
-        raise MediaError(f"{path}: not a video, or a damaged one ({error.strerror})") from error
+        raise MediaError(f"{path}: not a video, or one that is damaged or cut off ({error.strerror})") from error
 
 
 def _promises(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[int, float]:

@@ -88,7 +88,7 @@ class Answerer:
 
 def _tensor_mesh(a: models.Molmo2Config, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:
     """All devices along `tensor`. Raises ConfigError naming the first number of the model they do not divide."""
-    mesh = sharding.make_mesh({"data": 1, "fsdp": 1, "context": 1, "tensor": len(devices)}, devices)
+    mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1) | {sharding.TENSOR: len(devices)}, devices)
     sizes = {
         "llm heads": a.llm.heads,
         "llm kv_heads": a.llm.kv_heads,
@@ -100,7 +100,7 @@ def _tensor_mesh(a: models.Molmo2Config, devices: Sequence[jax.Device]) -> jax.s
         "connector mlp": a.connector.mlp,
     }
     try:
-        sharding.check_divides({name: (size, "tensor") for name, size in sizes.items()}, mesh)
+        sharding.check_divides({name: (size, sharding.TENSOR) for name, size in sizes.items()}, mesh)
     except ValueError as error:
         raise ConfigError(f"{a.name} on {len(devices)} devices: {error}; let JAX see fewer devices") from error
     return mesh

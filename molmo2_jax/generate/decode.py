@@ -51,7 +51,7 @@ def prefill(
     """
     if max_new < 1:
         raise ValueError(f"max_new is at least 1, not {max_new}")
-    sharding.check_divides({"one new token": (1, "context")}, jax.sharding.get_abstract_mesh())
+    sharding.check_divides({"one new token": (1, sharding.CONTEXT)}, jax.sharding.get_abstract_mesh())
     vis = mask.row_visibility(row["visible_until"], row["image_group"])
     room = [(0, 0), (0, max_new), (0, 0), (0, 0)]
 

@@ -82,8 +82,9 @@ def add_visual_tokens(x_BSD: jax.Array, visual_BGD: jax.Array, slots_BG: jax.Arr
     """
 
     def local(x_BSD, visual_BGD, slots_BG):
-        visual_BGD, slots_BG = (jax.lax.all_gather(a, "context", axis=1, tiled=True) for a in (visual_BGD, slots_BG))
-        slots_BG = slots_BG - jax.lax.axis_index("context") * x_BSD.shape[1]
+        visual_BGD = jax.lax.all_gather(visual_BGD, sharding.CONTEXT, axis=1, tiled=True)
+        slots_BG = jax.lax.all_gather(slots_BG, sharding.CONTEXT, axis=1, tiled=True)
+        slots_BG = slots_BG - jax.lax.axis_index(sharding.CONTEXT) * x_BSD.shape[1]
         slots_BG = jnp.where(slots_BG < 0, x_BSD.shape[1], slots_BG)  # .at would count negatives from the end
         return jax.vmap(lambda x, g, i: x.at[i].add(g, mode="drop"))(x_BSD, visual_BGD, slots_BG)
 

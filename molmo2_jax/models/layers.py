@@ -64,7 +64,8 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=self.over, keepdims=True) + self.eps)
-        return (y * use(self.scale)).astype(x.dtype)
+        # Rounded to the compute dtype before the scale, too, as in the reference.
+        return (y.astype(x.dtype) * use(self.scale)).astype(x.dtype)
 
 
 class LayerNorm(nnx.Module):

@@ -32,5 +32,5 @@ def attention(q_BSNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, vis: mask
 
 
 def _gather_keys(implementation, q, k, v, vis):
-    k, v, k_vis = jax.tree.map(lambda x: jax.lax.all_gather(x, "context", axis=1, tiled=True), (k, v, vis))
+    k, v, k_vis = jax.tree.map(lambda x: jax.lax.all_gather(x, sharding.CONTEXT, axis=1, tiled=True), (k, v, vis))
     return implementation(q, k, v, vis, k_vis)

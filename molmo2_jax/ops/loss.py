@@ -16,8 +16,6 @@ import jax.numpy as jnp
 
 from molmo2_jax import sharding
 
-_TOKEN_AXES = ("data", "fsdp", "context")
-
 
 class LossSums(NamedTuple):
     """float32 sums over all tokens of the global batch; divide by `weight` for means."""
@@ -38,8 +36,7 @@ def loss_sums(x_BSD, table_VD, axes, targets_BS, weights_BS, *, chunk: int) -> L
       weights_BS: float32, >= 0; a position with weight 0 costs nothing.
       chunk: positions whose logits exist at a time, per device.
     """
-    table = jax.sharding.reshard(table_VD.astype(x_BSD.dtype), sharding.gathered(axes))
-    return _loss_sums(chunk, x_BSD, table, targets_BS, weights_BS)
+    return _loss_sums(chunk, tuple(axes), x_BSD, table_VD, targets_BS, weights_BS)
 
 
 def _mapped(f, chunk, outs):
@@ -47,19 +44,26 @@ def _mapped(f, chunk, outs):
     return jax.shard_map(functools.partial(f, chunk), in_specs=ins, out_specs=outs, check_vma=False)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _loss_sums(chunk, x, table, targets, weights):
-    return _mapped(_local_sums, chunk, sharding.WHOLE)(x, table, targets, weights, None)
+def _gather(table, axes, dtype):
+    return jax.sharding.reshard(table.astype(dtype), sharding.gathered(axes))
 
 
-def _forward(chunk, x, table, targets, weights):
-    return _loss_sums(chunk, x, table, targets, weights), (x, table, targets, weights)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _loss_sums(chunk, axes, x, table, targets, weights):
+    return _mapped(_local_sums, chunk, sharding.WHOLE)(x, _gather(table, axes, x.dtype), targets, weights, None)
 
 
-def _backward(chunk, residuals, d_sums: LossSums):
+def _forward(chunk, axes, x, table, targets, weights):
+    return _loss_sums(chunk, axes, x, table, targets, weights), (x, table, targets, weights)
+
+
+def _backward(chunk, axes, residuals, d_sums: LossSums):
+    x, table, targets, weights = residuals
     scales = (d_sums.cross_entropy, d_sums.z)
-    dx, d_table = _mapped(_local_grads, chunk, (sharding.B_S_D, sharding.V_D))(*residuals, scales)
-    return dx, d_table, None, None
+    mapped = _mapped(_local_grads, chunk, (sharding.B_S_D, sharding.V_D))
+    dx, d_table = mapped(x, _gather(table, axes, x.dtype), targets, weights, scales)
+    # Gradients of the table stay float32 until they lie in its own shards (ops/linear.py has the reason).
+    return dx, jax.sharding.reshard(d_table, jax.typeof(table).sharding.spec), None, None
 
 
 _loss_sums.defvjp(_forward, _backward)
@@ -83,10 +87,10 @@ def _take(n, chunk, *arrays):
 def _chunk_logits(x, table, targets):
     """Logits [c, V/tensor] float32, their log sum exp [c] over the whole vocabulary, and the one-hot targets."""
     logits = jnp.einsum("cd,vd->cv", x, table, preferred_element_type=jnp.float32)
-    first = jax.lax.axis_index("tensor") * table.shape[0]
+    first = jax.lax.axis_index(sharding.TENSOR) * table.shape[0]
     hot = targets[:, None] == first + jnp.arange(table.shape[0])[None]
-    high = jax.lax.pmax(logits.max(-1), "tensor")
-    log_sum = high + jnp.log(jax.lax.psum(jnp.exp(logits - high[:, None]).sum(-1), "tensor"))
+    high = jax.lax.pmax(logits.max(-1), sharding.TENSOR)
+    log_sum = high + jnp.log(jax.lax.psum(jnp.exp(logits - high[:, None]).sum(-1), sharding.TENSOR))
     return logits, log_sum, high, hot
 
 
@@ -96,12 +100,12 @@ def _local_sums(chunk, x, table, targets, weights, _):
     def body(n, sums):
         xn, tn, wn = _take(n, chunk, x, t, w)
         logits, log_sum, high, hot = _chunk_logits(xn, table, tn)
-        at_target = jax.lax.psum(jnp.where(hot, logits, 0.0).sum(-1), "tensor")
+        at_target = jax.lax.psum(jnp.where(hot, logits, 0.0).sum(-1), sharding.TENSOR)
         new = (log_sum - at_target, log_sum**2, jnp.ones_like(wn), at_target >= high)
         return LossSums(*(s + jnp.sum(wn * a) for s, a in zip(sums, new, strict=False)), sums[4] + jnp.sum(wn > 0))
 
     sums = jax.lax.fori_loop(0, chunks, body, LossSums(*[jnp.zeros((), jnp.float32)] * 5))
-    return jax.tree.map(lambda s: jax.lax.psum(s, _TOKEN_AXES), sums)
+    return jax.tree.map(lambda s: jax.lax.psum(s, sharding.TOKENS), sums)
 
 
 def _local_grads(chunk, x_bsd, table, targets, weights, scales):
@@ -115,11 +119,12 @@ def _local_grads(chunk, x_bsd, table, targets, weights, scales):
         probs = jnp.exp(logits - log_sum[:, None])
         slope = wn * (d_ce + 2.0 * d_z * log_sum)  # d loss / d logsumexp
         d_logits = (slope[:, None] * probs - jnp.where(hot, (d_ce * wn)[:, None], 0.0)).astype(table.dtype)
-        dxn = jax.lax.psum(jnp.einsum("cv,vd->cd", d_logits, table, preferred_element_type=jnp.float32), "tensor")
+        dxn = jnp.einsum("cv,vd->cd", d_logits, table, preferred_element_type=jnp.float32)
+        dxn = jax.lax.psum(dxn, sharding.TENSOR)
         d_table += jnp.einsum("cv,cd->vd", d_logits, xn, preferred_element_type=jnp.float32)
         return jax.lax.dynamic_update_slice_in_dim(dx, dxn.astype(dx.dtype), n * chunk, 0), d_table
 
     dx, d_table = jax.lax.fori_loop(0, chunks, body, (jnp.zeros_like(x), jnp.zeros(table.shape, jnp.float32)))
     flat = jnp.zeros((weights.size, x.shape[-1]), x.dtype)
     dx = flat.at[order].set(dx, mode="drop").reshape(x_bsd.shape)
-    return dx, jax.lax.psum(d_table, _TOKEN_AXES).astype(table.dtype)
+    return dx, jax.lax.psum(d_table, sharding.TOKENS)

@@ -6,7 +6,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from molmo2_jax.data.example import answer_text, describe_prompt
+from molmo2_jax.data.example import Example, answer_text, describe_prompt
 from molmo2_jax.data.media_error import MediaError
 from molmo2_jax.data.record import Record, RecordError, VideoMedium, load_records
 from molmo2_jax.generate.answer import Answerer
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
             "on_text": _show,
         }
         if config.value is None:
-            answer_prompt(answerer, prompt.value, media, sampling)
+            answer_prompt(answerer, read_prompt(answerer, prompt.value, media), sampling)
         else:
             records = [r for path in read(config.value.to_dict()).data.records for r in load_records(path)]
             answer_records(answerer, records, pathlib.Path(out.value), sampling)
@@ -84,14 +84,18 @@ def check_task(prompt: str | None, config: bool, out: str | None, media: dict) -
         raise ConfigError("--out is for the answers of --config; that of --prompt goes to stdout")
 
 
-def answer_prompt(answerer: Answerer, text: str, media: dict, sampling: dict) -> str:
-    """One answer, printed as it comes. Raises MediaError, RecordError, or ConfigError for a clip outside its video."""
+def read_prompt(answerer: Answerer, text: str, media: dict) -> Example:
+    """The prompt as an example. Raises MediaError, RecordError, or ConfigError for a clip outside its video."""
     try:
-        example = describe_prompt(text, answerer.tok, answerer.config.data, **media)
+        return describe_prompt(text, answerer.tok, answerer.config.data, **media)
     except (MediaError, RecordError):
         raise
     except ValueError as error:
         raise ConfigError(f"--clip: {error}") from error
+
+
+def answer_prompt(answerer: Answerer, example: Example, sampling: dict) -> str:
+    """One answer, printed as it comes."""
     answer = answerer.answer(example, **sampling)
     print(flush=True)
     return answer
@@ -100,18 +104,20 @@ def answer_prompt(answerer: Answerer, text: str, media: dict, sampling: dict) ->
 def answer_records(answerer: Answerer, records: list[Record], out: pathlib.Path, sampling: dict) -> None:
     """Answers the first question of every branch; later turns need the earlier answers and are left out.
 
-    `out` gets a line of JSON as soon as its answer is there: {"prompt": …, "annotated": …, "generated": …}.
+    `out` gets a line of JSON an answer, {"prompt": …, "annotated": …, "generated": …}, and is there when all are.
     """
+    asked = [(record, message) for record in records for message in record.messages]
+    prompts = [read_prompt(answerer, message.user, _media(record)) for record, message in asked]
     out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8") as lines:
-        for record in records:
-            media = _media(record)
-            for message in record.messages:
-                print(f"\n{record.id}: {message.user}")
-                generated = answer_prompt(answerer, message.user, media, sampling)
-                annotated = answer_text(message, record.media)
-                line = {"prompt": message.user, "annotated": annotated, "generated": generated}
-                print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
+    unfinished = out.with_name(out.name + ".unfinished")
+    with unfinished.open("w", encoding="utf-8") as lines:
+        for (record, message), prompt in zip(asked, prompts, strict=True):
+            print(f"\n{record.id}: {message.user}")
+            generated = answer_prompt(answerer, prompt, sampling)
+            annotated = answer_text(message, record.media)
+            line = {"prompt": message.user, "annotated": annotated, "generated": generated}
+            print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
+    unfinished.replace(out)
 
 
 def _media(record: Record) -> dict:

@@ -8,6 +8,7 @@ An unfinished save has another name and is never read; the newest `keep` finishe
 import dataclasses
 import json
 import pathlib
+import re
 from typing import Any
 
 import grain
@@ -35,6 +36,10 @@ def _differences(saved: Any, present: Any) -> list[str]:
 
 def _nested(params: Params) -> dict:
     return traverse_util.unflatten_dict(params, sep="/")
+
+
+# Config keys that the saved optimizer state or data position depends on.
+_FIXED = re.compile(r"(batch|seed|data\.pool|optim\.frozen|optim\.groups\.[^.]+\.pattern): ")
 
 
 class CheckpointError(ValueError):
@@ -78,13 +83,19 @@ class Checkpoints:
           state: shapes and shardings (ShapeDtypeStructs) of what to restore.
 
         Raises:
-          CheckpointError: the checkpoint is of another architecture; the message names the keys that differ.
+          CheckpointError: the checkpoint is of another architecture, batch or grouping of parameters; the message
+            names the keys that differ.
         """
         step = self._manager.latest_step()
         saved = self._manager.restore(
             step, args=ocp.args.Composite(config=ocp.args.JsonRestore(), architecture=ocp.args.JsonRestore())
         )
-        _check_architecture(self._directory / str(step), saved.architecture, architecture)
+        folder = self._directory / str(step)
+        _check_architecture(folder, saved.architecture, architecture)
+        changed = _differences(saved.config, _plain(config))
+        fixed = [difference for difference in changed if _FIXED.match(difference)]
+        if fixed:
+            raise CheckpointError(f"{folder} cannot go on with another {'; '.join(fixed)}")
         items = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -100,7 +111,7 @@ class Checkpoints:
             {name: params[name] for name in state.frozen},
             items.optimizer,
         )
-        return state, _differences(saved.config, _plain(config))
+        return state, changed
 
     def wait(self) -> None:
         self._manager.wait_until_finished()

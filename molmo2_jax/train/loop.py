@@ -15,13 +15,11 @@ import numpy as np
 
 from molmo2_jax import sharding
 from molmo2_jax.data import loader as loading
-from molmo2_jax.data import schema
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
-from molmo2_jax.models.layers import REMAT
-from molmo2_jax.ops.attention import IMPLEMENTATIONS
 from molmo2_jax.train import flops, optim
 from molmo2_jax.train.checkpoint import Checkpoints
+from molmo2_jax.train.checks import check_fits, check_values
 from molmo2_jax.train.config import ConfigError, TrainConfig
 from molmo2_jax.train.metrics import MetricWriter
 from molmo2_jax.train.step import State, abstract_state, make_state, make_step
@@ -47,8 +45,11 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
     Raises before the first step: ValueError (config, mesh, checkpoint of another model), RecordError (records, media).
     Raises later: FloatingPointError naming the step whose loss is not finite, Preempted, data errors past their rate.
     """
+    if "://" in str(workdir):
+        raise ConfigError(f"--workdir={workdir}: a local or mounted folder is needed; remote ones are not written yet")
     workdir = pathlib.Path(workdir)
     try:
+        check_values(c)
         architecture = models.preset(c.model.preset)
         mesh = sharding.make_mesh(c.mesh)
         check_fits(c, architecture, mesh)
@@ -57,7 +58,7 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
         assigned = optim.assign_groups(structure.shapes, c.optim)
     except ValueError as error:
         raise ConfigError(f"config: {error}") from error
-    data = loading.make_loader(c.data, seed=c.seed, rows=local_rows(c, mesh))
+    data = loading.make_loader(c.data, seed=c.seed, rows=sharding.local_rows(c.batch, mesh))
     try:
         with jax.set_mesh(mesh):
             return _train(c, workdir, structure, assigned, mesh, data)
@@ -123,45 +124,6 @@ def _report(c: TrainConfig, writer: MetricWriter, meter: "Meter", number: int, m
     rates = meter.step_done(stats)
     if number % c.log_every == 0 or number == c.steps:
         writer.write(number, values | stats | rates)
-
-
-def local_rows(c: TrainConfig, mesh: jax.sharding.Mesh) -> list[int]:
-    """Indices of the global batch's rows that this process' devices hold."""
-    spec = jax.NamedSharding(mesh, sharding.B)
-    held = spec.addressable_devices_indices_map((c.batch,)).values()
-    return sorted({row for (rows,) in held for row in range(*rows.indices(c.batch))})
-
-
-def check_fits(c: TrainConfig, a: models.Molmo2Config, mesh: jax.sharding.Mesh) -> None:
-    """ValueError naming the first number of config or model that the mesh does not divide or the data cannot serve."""
-    sharding.check_divides(
-        {
-            "batch": (c.batch, sharding.ROWS),
-            "data.seq_len": (c.data.seq_len, "context"),
-            "data.crops": (c.data.crops, "context"),
-            "data.pooled": (c.data.pooled, "context"),
-            "llm heads": (a.llm.heads, "tensor"),
-            "llm kv_heads": (a.llm.kv_heads, "tensor"),
-            "llm vocab": (a.llm.vocab, "tensor"),
-            "llm width": (a.llm.width, "fsdp"),
-            "vit heads": (a.vit.heads, "tensor"),
-            "connector heads": (a.connector.heads, "tensor"),
-        },
-        mesh,
-    )
-    for key, value, known in (
-        ("attention", c.model.attention, IMPLEMENTATIONS),
-        ("remat", c.model.remat, REMAT),
-        ("dtype", c.model.dtype, ("float32", "bfloat16")),
-    ):
-        if value not in known:
-            raise ValueError(f"model.{key} = {value!r} is unknown; there are {sorted(known)}")
-    if c.data.vocab_size != a.llm.vocab:
-        raise ValueError(f"data.vocab_size = {c.data.vocab_size}, but {a.name} embeds {a.llm.vocab} base tokens")
-    if mesh.shape["context"] > 1 and c.data.crops:
-        raise ValueError("mesh.context > 1 needs crops cut into vision shards, which the data side does not do yet")
-    if (a.vit.patches, a.vit.patch_pixels) != (schema.PATCHES, schema.PATCH_PIXELS):
-        raise ValueError(f"{a.name} wants {a.vit.patches} patches of {a.vit.patch_pixels} values a crop")
 
 
 class Meter:

@@ -90,7 +90,7 @@ BAD = [
     ({"id": "street", "messages": [qa()], "clip": [0, 1]}, r"has a 'clip' but no 'video'"),
     (video(video="none.mp4"), r"none.mp4: no such file"),
     (video(video="cut.mp4"), r"cut.mp4: .*(cut off|damaged)"),
-    (video(video="empty.mp4"), r"empty.mp4: .*not a video"),
+    (video(video="empty.mp4"), r"empty.mp4: the file is empty"),
     (video(video="."), r"\.: no such file"),
     (video(video="/etc/hostname"), r"/etc/hostname: media paths are relative and stay inside"),
     (video(video="../outside.mp4"), r"\.\./outside.mp4: media paths are relative and stay inside"),

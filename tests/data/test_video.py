@@ -119,7 +119,7 @@ def test_sound_with_a_cover(tmp_path):
 
 def test_empty_file(tmp_path):
     (tmp_path / "empty.mp4").write_bytes(b"")
-    with pytest.raises(MediaError, match=r"empty\.mp4: not a video"):
+    with pytest.raises(MediaError, match=r"empty\.mp4: the file is empty"):
         probe(tmp_path / "empty.mp4")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from molmo2_jax.data.record import RecordError, load_records
 from molmo2_jax.tools import compare
-from molmo2_jax.tools.generate_command import answer_prompt, answer_records, check_task, read_media
+from molmo2_jax.tools.generate_command import answer_prompt, answer_records, check_task, read_media, read_prompt
 from molmo2_jax.train.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +110,7 @@ def test_a_mistake_is_one_line(tmp_path, flags, message):
 
 def test_a_prompt_is_answered_on_stdout(echo, capsys, street_video):
     media = NOTHING | {"video": str(street_video), "clip": (3.0, 4.0)}
-    assert answer_prompt(echo, "How many riders?", media, {"on_text": show}) == "How many riders?"
+    assert answer_prompt(echo, read_prompt(echo, "How many riders?", media), {"on_text": show}) == "How many riders?"
     assert capsys.readouterr().out == "How many riders?\n"
     assert echo.asked[0].media[0].times == (3.0, 3.5, 4.0)
 
@@ -119,12 +119,12 @@ def test_a_clip_outside_its_video_names_the_flag(echo, street_video):
     media = NOTHING | {"video": street_video}
     for clip in ((3.0, 99.0), (4.0, 3.0), (float("nan"), 3.0)):
         with pytest.raises(ConfigError, match=r"--clip: clip \[.*is empty or not inside the video"):
-            answer_prompt(echo, "Hi.", media | {"clip": clip}, {})
+            read_prompt(echo, "Hi.", media | {"clip": clip})
 
 
 def test_a_prompt_larger_than_a_row_says_so(tokenizer, data_config):
     with pytest.raises(RecordError, match=r"prompt: needs .* tokens .*, a row has seq_len = 8"):
-        answer_prompt(Echo(tokenizer, data_config(seq_len=8)), "Hi. " * 8, NOTHING, {})
+        read_prompt(Echo(tokenizer, data_config(seq_len=8)), "Hi. " * 8, NOTHING)
 
 
 RECORD = {
@@ -174,4 +174,15 @@ def test_answers_are_kept_when_a_later_one_fails(echo, write_records, tmp_path, 
     monkeypatch.setattr(echo, "answer", fail_on_second)
     with pytest.raises(KeyboardInterrupt):
         answer_records(echo, records, out, {"on_text": show})
-    assert [answer.generated for answer in compare.read_answers(out)] == ["one"]
+    assert not out.exists()  # half of the answers are not the answers
+    (unfinished,) = tmp_path.glob("*.unfinished")
+    assert [answer.generated for answer in compare.read_answers(unfinished)] == ["one"]
+
+
+def test_a_prompt_that_cannot_be_asked_leaves_earlier_answers_alone(echo, write_records, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    out.write_text("earlier")
+    long = RECORD | {"id": "long", "messages": [{"style": "user_qa", "user": "Hi. " * 2000, "answer": "Hi."}]}
+    with pytest.raises(RecordError, match="seq_len"):
+        answer_records(echo, load_records(write_records(RECORD, long)), out, {"on_text": show})
+    assert out.read_text() == "earlier" and not echo.asked

@@ -91,7 +91,7 @@ def test_a_run_that_is_killed_again_and_again_ends_bit_equal_to_one_that_is_not(
     assert run(straight, cache) == 0
     kill_points = [
         lambda workdir: steps_done(workdir) >= 2,  # before any checkpoint
-        saving(4),  # while one is being written
+        lambda workdir: saving(4)(workdir) or steps_done(workdir) >= 5,  # while one is being written, as a rule
         lambda workdir: steps_done(workdir) >= 6,  # between two
         lambda workdir: steps_done(workdir) >= 9,  # between the last one and the end
     ]
@@ -180,8 +180,34 @@ def test_changed_config_values_are_said_when_a_run_goes_on(trained, capfd):
 
 
 @pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 1}, r"batch: 2 -> 1"),
+        ({"data__pool": 4}, r"data\.pool: 3 -> 4"),
+        ({"optim__groups__vit__pattern": r"vit/.*|nothing"}, r"optim\.groups\.vit\.pattern"),
+    ],
+)
+def test_a_run_does_not_go_on_with_what_its_state_depends_on_changed(trained, changes, message):
+    with pytest.raises(CheckpointError, match=f"checkpoints/1 cannot go on with another {message}"):
+        loop.train(config(**changes), trained)
+
+
+def test_a_remote_workdir_is_refused_not_taken_for_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="gs://bucket/run: a local or mounted folder is needed"):
+        loop.train(config(), "gs://bucket/run")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
+        ({"checkpoint__keep": 0}, ConfigError, "checkpoint.keep = 0 must be at least 1"),
+        (
+            {"model__residual_dropout": 1.5},
+            ConfigError,
+            "model.residual_dropout = 1.5 must be",
+        ),
         ({"model__preset": "molmo9"}, ConfigError, "'molmo9' is unknown"),
         ({"mesh": {"data": 2, "fsdp": 1, "context": 1, "tensor": 1}}, ConfigError, "wants 2 devices, there are 1"),
         ({"mesh": {"data": 1}}, ConfigError, "needs exactly the axes"),

@@ -1,0 +1,106 @@
+"""What a config must satisfy before anything is read, drawn or written. Each complaint names its key."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+
+from molmo2_jax import sharding
+from molmo2_jax.data import schema
+from molmo2_jax.models.config import Molmo2Config
+from molmo2_jax.models.layers import REMAT
+from molmo2_jax.ops.attention import IMPLEMENTATIONS
+from molmo2_jax.train.config import TrainConfig
+
+CHOICES = {
+    "model.attention": sorted(IMPLEMENTATIONS),
+    "model.remat": sorted(REMAT),
+    "model.dtype": ["bfloat16", "float32"],
+    "data.frame_tokens": ["frame", "im"],
+    "data.image_groups": ["example", "frame"],
+}
+
+# Key -> smallest value, largest value, and whether the smallest itself is allowed. `*` is any group.
+RANGES = {
+    "seed": (0, math.inf, True),
+    "steps": (1, math.inf, True),
+    "batch": (1, math.inf, True),
+    "z_loss": (0, math.inf, True),
+    "log_every": (1, math.inf, True),
+    "model.loss_chunk": (1, math.inf, True),
+    "model.residual_dropout": (0, 0.99, True),
+    "model.response_dropout": (0, 0.99, True),
+    "data.seq_len": (1, math.inf, True),
+    "data.crops": (0, math.inf, True),
+    "data.pooled": (0, math.inf, True),
+    "data.max_frames": (1, math.inf, True),
+    "data.fps": (0, math.inf, False),
+    "data.max_crops": (1, math.inf, True),
+    "data.length_weight": (0, math.inf, False),
+    "data.pool": (1, math.inf, True),
+    "data.prefetch": (1, math.inf, True),
+    "data.max_failure_rate": (0, 1, True),
+    "optim.groups.*.lr": (0, math.inf, True),
+    "optim.groups.*.warmup": (0, math.inf, True),
+    "optim.b1": (0, 1, True),
+    "optim.b2": (0, 1, True),
+    "optim.eps": (0, math.inf, False),
+    "optim.weight_decay": (0, math.inf, True),
+    "optim.clip": (0, math.inf, False),
+    "optim.end_lr": (0, 1, True),
+    "checkpoint.every": (1, math.inf, True),
+    "checkpoint.keep": (1, math.inf, True),
+}
+
+
+def check_values(c: TrainConfig) -> None:
+    """ValueError with every value that is out of its range or none of its choices."""
+    wrong = []
+    for key, value in _leaves("", dataclasses.asdict(c)):
+        if key in CHOICES and value not in CHOICES[key]:
+            wrong.append(f"{key} = {value!r} is unknown; there are {CHOICES[key]}")
+        name = "optim.groups.*." + key.rsplit(".", 1)[1] if key.startswith("optim.groups.") else key
+        if name in RANGES:
+            low, high, closed = RANGES[name]
+            if not (low <= value <= high and (closed or value > low)):  # NaN is in no range
+                wrong.append(f"{key} = {value} must be {'at least' if closed else 'more than'} {low}, at most {high}")
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _leaves(path: str, tree: Mapping):
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(f"{path}{key}.", value)
+        else:
+            yield f"{path}{key}", value
+
+
+def check_fits(c: TrainConfig, a: Molmo2Config, mesh: jax.sharding.Mesh) -> None:
+    """ValueError naming the first number of config or model that the mesh does not divide or the data cannot serve."""
+    sharding.check_divides(
+        {
+            "batch": (c.batch, sharding.ROWS),
+            "data.seq_len": (c.data.seq_len, sharding.CONTEXT),
+            "data.crops": (c.data.crops, sharding.CONTEXT),
+            "data.pooled": (c.data.pooled, sharding.CONTEXT),
+            "llm heads": (a.llm.heads, sharding.TENSOR),
+            "llm kv_heads": (a.llm.kv_heads, sharding.TENSOR),
+            "llm mlp": (a.llm.mlp, sharding.TENSOR),
+            "llm vocab": (a.llm.vocab, sharding.TENSOR),
+            "llm width": (a.llm.width, sharding.FSDP),
+            "vit heads": (a.vit.heads, sharding.TENSOR),
+            "vit mlp": (a.vit.mlp, sharding.TENSOR),
+            "vit width": (a.vit.width, sharding.FSDP),
+            "connector heads": (a.connector.heads, sharding.TENSOR),
+            "connector mlp": (a.connector.mlp, sharding.TENSOR),
+        },
+        mesh,
+    )
+    if c.data.vocab_size != a.llm.vocab:
+        raise ValueError(f"data.vocab_size = {c.data.vocab_size}, but {a.name} embeds {a.llm.vocab} base tokens")
+    if mesh.shape[sharding.CONTEXT] > 1 and c.data.crops:
+        raise ValueError("mesh.context > 1 needs crops cut into vision shards, which the data side does not do yet")
+    if (a.vit.patches, a.vit.patch_pixels) != (schema.PATCHES, schema.PATCH_PIXELS):
+        raise ValueError(f"{a.name} wants {a.vit.patches} patches of {a.vit.patch_pixels} values a crop")

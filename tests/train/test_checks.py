@@ -1,0 +1,65 @@
+import dataclasses
+import math
+
+import pytest
+
+from molmo2_jax.train.checks import CHOICES, RANGES, check_values
+from molmo2_jax.train.config import read
+from tests.train.small_run import config
+
+
+def leaves(tree, path=()):
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def with_value(path, value):
+    tree = dataclasses.asdict(config())
+    place = tree
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return read(tree)
+
+
+def name(path):
+    return ".".join("*" if path[:2] == ("optim", "groups") and i == 2 else key for i, key in enumerate(path))
+
+
+TREE = dict(leaves(dataclasses.asdict(config())))
+NUMBERS = {path: value for path, value in TREE.items() if isinstance(value, int | float)}
+# The mesh and the vocabulary are checked against devices and model, by check_fits.
+ELSEWHERE = {"data.vocab_size", *(f"mesh.{axis}" for axis in ("data", "fsdp", "context", "tensor"))}
+
+
+def test_every_number_of_a_config_has_a_range():
+    assert {name(path) for path in NUMBERS} == set(RANGES) | ELSEWHERE
+    assert set(CHOICES) <= {name(path) for path in TREE}
+
+
+def test_the_small_run_is_in_range():
+    check_values(config())
+
+
+@pytest.mark.parametrize("path", [p for p in NUMBERS if name(p) in RANGES], ids=".".join)
+def test_a_value_out_of_its_range_is_named(path):
+    low, high, closed = RANGES[name(path)]
+    kind = type(NUMBERS[path])
+    outside = [kind(low - 1)] + ([] if closed else [kind(low)]) + ([] if math.isinf(high) else [kind(high + 1)])
+    for value in outside + ([math.nan] if kind is float else []):
+        with pytest.raises(ValueError, match=f"^{'.'.join(path)} = {value} must be "):
+            check_values(with_value(path, value))
+
+
+@pytest.mark.parametrize("key", CHOICES)
+def test_an_unknown_choice_is_named_with_the_known_ones(key):
+    with pytest.raises(ValueError, match=f"^{key} = 'other' is unknown; there are "):
+        check_values(with_value(tuple(key.split(".")), "other"))
+
+
+def test_all_mistakes_come_at_once():
+    with pytest.raises(ValueError, match=r"batch = 0 .*; log_every = 0 "):
+        check_values(config(batch=0, log_every=0))
