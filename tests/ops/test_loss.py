@@ -81,3 +81,10 @@ def test_no_array_of_logits_exists():
         loss = jax.grad(lambda x: loss_sums(x, table, AXES, targets, weights, chunk=64).cross_entropy)
         text = jax.jit(loss).lower(x).compile().as_text()
     assert f"[64,{V}]" in text and f"{S},{V}]" not in text
+
+
+def test_gradients_of_the_table_are_not_rounded_to_the_compute_dtype():
+    x, table, targets, weights = batch()
+    _, (dx, d_table) = run((1, 1, 1, 1), 16, jnp.asarray(x, jnp.bfloat16), table, targets, weights)
+    assert dx.dtype == jnp.bfloat16 and d_table.dtype == np.float32
+    assert (d_table != np.asarray(d_table, jnp.bfloat16).astype(np.float32)).any()
