@@ -7,6 +7,7 @@ import pytest
 
 from molmo2_jax import sharding
 from molmo2_jax.models import config, params
+from molmo2_jax.ops.rope import Yarn
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,37 @@ def test_every_parameter_has_an_axis_name_for_each_dimension(structures):
             stacked = "/blocks/" in name
             assert len(s.axes[name]) + stacked == len(shape), name
             sharding.stored(s.axes[name], len(shape))  # raises where two axes claim one mesh axis
+
+
+def test_siglip2_is_read_after_its_blocks_24_and_18_in_this_order():
+    for name in ("molmo2_4b", "molmo2_8b", "molmo2_o_7b"):
+        vit = config.preset(name).vit
+        assert (vit.layers, vit.feature_layers) == (25, (24, 18))
+        assert (vit.width, vit.heads, vit.mlp, vit.norm_eps) == (1152, 16, 4304, 1e-6)
+
+
+QWEN3 = {"yarn": None, "yarn_layers": (), "norm_after": False, "qk_norm": "head", "norm_eps": 1e-6}
+OLMO3 = {
+    "yarn": Yarn(8.0, 1.2079441541679836, beta_fast=32.0, beta_slow=1.0, original_positions=8192),
+    "yarn_layers": (3, 7, 11, 15, 19, 23, 27, 31),
+    "norm_after": True,
+    "qk_norm": "projection",
+    "norm_eps": 1e-6,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("molmo2_4b", QWEN3 | {"rope_theta": 5_000_000.0, "heads": 32, "kv_heads": 8, "head_dim": 128, "tied": True}),
+        ("molmo2_8b", QWEN3 | {"rope_theta": 1_000_000.0, "heads": 32, "kv_heads": 8, "head_dim": 128, "tied": False}),
+        ("molmo2_o_7b", OLMO3 | {"rope_theta": 500_000.0, "heads": 32, "kv_heads": 32, "head_dim": 128, "tied": False}),
+        ("tiny", QWEN3 | {"rope_theta": 1_000_000.0, "heads": 4, "kv_heads": 2, "head_dim": 48, "tied": True}),
+    ],
+)
+def test_what_no_shape_shows_of_a_decoder_is_as_released(name, facts):
+    llm = config.preset(name).llm
+    assert {field: getattr(llm, field) for field in facts} == facts
 
 
 def test_tied_heads_have_no_table_of_their_own(structures):
