@@ -21,6 +21,7 @@ FOLDER = pathlib.Path(__file__).parent / "goldens"
 MEDIA = ("image", "video")
 TILING = (1, 2)  # of the image: an overview and two overlapping views
 TIMES = (0.0, 0.5, 0.9)  # of the video's frames
+SHAPE = RowShape(tokens=576, crops=3, pooled=518)  # of both: the image fills it, so that one program serves both
 Z_LOSS = 1e-4
 
 # Softmax does not see a constant added to all keys of a query: these gradients are rounding.
@@ -90,8 +91,8 @@ def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     return out
 
 
-def row(medium: str) -> tuple[dict[str, np.ndarray], int]:
-    """A row without batch dimension, and how many of its tokens are no padding. Two questions, one after the other."""
+def row(medium: str) -> tuple[dict[str, np.ndarray], int, int]:
+    """A row without batch dimension, its number of tokens and of visual tokens. Two questions, one after the other."""
     rng = np.random.Generator(np.random.PCG64(MEDIA.index(medium)))
     tok = Tokens()
     if medium == "image":
@@ -106,11 +107,11 @@ def row(medium: str) -> tuple[dict[str, np.ndarray], int]:
     ]
     never = [tok.special(name) for name in layout.VISUAL]
     example = tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
-    n = len(example.tokens)
-    out = empty_row(RowShape(tokens=-(-(n + 1) // 32) * 32, crops=len(crops), pooled=len(pooling)))
-    for name in ("tokens", "targets", "loss_weights", "positions", "visible_until", "image_group"):
-        out[name][:n] = getattr(example, name)
-    return out | {"crops": crops, "pooling": pooling, "visual_slots": example.visual_slots}, n
+    parts = {"crops": crops, "pooling": pooling} | dataclasses.asdict(example)
+    out = empty_row(SHAPE)
+    for name, part in parts.items():
+        out[name][: len(part)] = part
+    return out, len(example.tokens), len(pooling)
 
 
 def kept_vision(features_CPD: np.ndarray, visual_GD: np.ndarray) -> dict[str, np.ndarray]:

@@ -124,11 +124,11 @@ def renamed(p: dict[str, torch.Tensor], c: Molmo2Config) -> dict[str, torch.Tens
     return out
 
 
-def their_inputs(medium: str, row: dict[str, np.ndarray], n: int) -> dict[str, torch.Tensor]:
-    """A row as transformers' processor would give it. Positions are left to transformers."""
+def their_inputs(medium: str, row: dict[str, np.ndarray], n: int, g: int) -> dict[str, torch.Tensor]:
+    """A row of n tokens and g visual tokens as transformers' processor would give it, which leaves positions out."""
     tokens, groups = (torch.from_numpy(row[name][None, :n]).long() for name in ("tokens", "image_group"))
     pixels = torch.from_numpy(row["crops"].astype(np.float32) / 255 * 2 - 1)
-    pooling = torch.from_numpy(row["pooling"]).long()
+    pooling = torch.from_numpy(row["pooling"][:g]).long()
     common = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "mm_token_type_ids": groups}
     if medium == "image":
         grids = torch.tensor(image.image_grid(cases.TILING)).reshape(1, 4)
@@ -141,13 +141,13 @@ def their_inputs(medium: str, row: dict[str, np.ndarray], n: int) -> dict[str, t
 
 def outputs(kind: str, medium: str, numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What is kept of one case."""
-    c, (row, n) = cases.KINDS[kind], cases.row(medium)
+    c, (row, n, g) = cases.KINDS[kind], cases.row(medium)
     model = their_model(c)
     leaves = {name: torch.from_numpy(a).requires_grad_() for name, a in numbers.items()}
     features = []
     model.model.multi_modal_projector.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0]))
     state = dict(model.named_buffers()) | renamed(leaves, c)
-    out = torch.func.functional_call(model, state, kwargs=their_inputs(medium, row, n), strict=True)
+    out = torch.func.functional_call(model, state, kwargs=their_inputs(medium, row, n, g), strict=True)
 
     logits = out.logits[0]
     w, target = torch.from_numpy(row["loss_weights"][:n]), torch.from_numpy(row["targets"][:n]).long()
