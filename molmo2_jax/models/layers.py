@@ -39,7 +39,7 @@ class Linear(nnx.Module):
     """`einsum(equation, x, w) (+ b)` with the weight gathered over fsdp; gradients in float32 (ops/linear.py)."""
 
     def __init__(self, rngs, equation, shape, axes, out, *, std=0.02, bias: tuple[str, ...] | None = None, stack=None):
-        """`bias`: logical axes of the bias, which are the last ones of the weight; None for no bias."""
+        """`bias`: logical axes of the bias, whose sizes are the last ones of the weight; None for no bias."""
         self.equation, self.out = equation, out
         self.w = param(rngs, shape, axes, std=std, stack=stack)
         self.b = None if bias is None else param(rngs, shape[-len(bias) :], bias, std=0.0, stack=stack)

@@ -42,7 +42,7 @@ def write_page(
     folder of `path` is made if need be.
     """
     seen = [Seen.read(number, row, tok) for number, row in enumerate(rows)]
-    parts = [_answers([Answer(*answer) for answer in answers], seen, tok)] if answers else []
+    parts = [_answers(answers, seen, tok)] if answers else []
     for one, table in zip(seen, gradients or [None] * len(seen), strict=True):
         parts.append(_row(one, tok, "" if table is None else table.html()))
     head, middle, tail = TEMPLATE.read_text(encoding="utf-8").split("<!--FILL-->")

@@ -1,9 +1,5 @@
 """The third experiment of the recipe as a test: real clips, the whole model, exact zeros."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -13,26 +9,19 @@ from molmo2_jax.tools import branch_gradients
 from molmo2_jax.tools.branch_gradients import GradientTable, gradient_tables
 from molmo2_jax.tools.inspect_command import first_rows
 from molmo2_jax.train.config import read
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+from tests.train.recipe import experiment
 
 
 @pytest.fixture(scope="module")
-def experiment():
+def mask_experiment():
     """(config tree, the row) of experiments/validate_message_mask.py."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(EXPERIMENTS))
-        spec = importlib.util.spec_from_file_location("mask", EXPERIMENTS / "validate_message_mask.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules.pop("_base", None)
-    tree = module.get_config().to_dict()
+    tree = experiment("validate_message_mask").to_dict()
     return tree, first_rows(read(tree).data, seed=0, rows=1)
 
 
 @pytest.mark.parametrize("attention", ["dense", "blockwise"])
-def test_no_gradient_crosses_from_branch_to_branch(experiment, attention, monkeypatch):
-    tree, rows = experiment
+def test_no_gradient_crosses_from_branch_to_branch(mask_experiment, attention, monkeypatch):
+    tree, rows = mask_experiment
     device, make_mesh = jax.devices()[:1], sharding.make_mesh
     monkeypatch.setattr(branch_gradients.sharding, "make_mesh", lambda sizes: make_mesh(sizes, device))
     (table,) = gradient_tables(read(tree | {"model": tree["model"] | {"attention": attention}}), rows)

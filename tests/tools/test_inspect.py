@@ -250,7 +250,7 @@ def test_an_example_without_answers_says_so(row, tokenizer, tmp_path):
 def test_answers_stand_side_by_side(row, tokenizer, tmp_path):
     annotated = '<points coords="0.5 1 250 250;1.0 2 500 500">car</points>'
     generated = '<points coords="0.5 1 250 250;1.5 2 750 500">car</points>'
-    answers = [Answer("Point to the black car.", annotated, generated), (HOSTILE, HOSTILE, HOSTILE)]
+    answers = [Answer("Point to the black car.", annotated, generated), Answer(HOSTILE, HOSTILE, HOSTILE)]
     inspect.write_page(tmp_path / "page.html", rows=[row], tok=tokenizer, title="x", answers=answers)
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert len(page.all("script")) == 1 and not page.all("img")
