@@ -64,7 +64,8 @@ def check_values(c: TrainConfig) -> None:
         if name in RANGES:
             low, high, closed = RANGES[name]
             if not (low <= value <= high and (closed or value > low)):  # NaN is in no range
-                wrong.append(f"{key} = {value} must be {'at least' if closed else 'more than'} {low}, at most {high}")
+                most = "" if math.isinf(high) else f", at most {high}"
+                wrong.append(f"{key} = {value} must be {'at least' if closed else 'more than'} {low}{most}")
     if wrong:
         raise ValueError("; ".join(wrong))
 
