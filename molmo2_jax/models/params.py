@@ -5,8 +5,11 @@ Flat names are what optimizer groups match, what gradients are taken of, and wha
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Protocol
 
 import jax
+import numpy as np
 from flax import nnx
 
 from molmo2_jax import sharding
@@ -14,6 +17,21 @@ from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.molmo2 import Molmo2
 
 Params = dict[str, jax.Array]
+
+
+class ParameterSource(Protocol):
+    """Numbers of a model that lie elsewhere (a checkpoint, a directory of safetensors), read a layer at a time.
+
+    `where` names it in errors. `arrays` has every parameter it holds, stacked ones with their layers in front, in the
+    dtype it is stored in.
+    """
+
+    where: str
+    arrays: Mapping[str, jax.ShapeDtypeStruct]
+
+    def read(self, name: str, layer: int | None) -> np.ndarray:
+        """One layer of a stacked parameter (`layer` 0, 1, ...), or the whole of another (None), as it is stored."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +47,11 @@ class Structure:
     def model(self, params: Params) -> Molmo2:
         """The model with these numbers. KeyError if one is missing."""
         return nnx.merge(self.graph, jax.tree.unflatten(self.tree, [params[name] for name in self.shapes]))
+
+    def layers(self, name: str) -> int | None:
+        """How many layers a stacked parameter has; None for one that is not stacked."""
+        shape = self.shapes[name]
+        return shape[0] if len(shape) > len(self.axes[name]) else None
 
     def count(self) -> int:
         """Number of parameters."""
