@@ -1,0 +1,348 @@
+"""`config.json` to architectures and back: Molmo2 as released or as transformers has it, and the models it starts from.
+
+    {"model_type": "molmo2",
+     "vit_config": {"num_hidden_layers": 27, ...}, "adapter_config": {"vit_layers": [-3, -9], ...},
+     "text_config": {"rope_theta": 1e6, "rope_scaling_layers": null, ...}}
+
+        ->  Molmo2Config(vit=VitConfig(layers=25, feature_layers=(24, 18), ...), connector=..., llm=...)
+
+Every value that makes a difference to the model is read or, where only one is possible here, checked. Sources:
+published config.json files, transformers' configuration classes (whose defaults stand for keys that a file leaves out).
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from molmo2_jax.models.config import ConnectorConfig, LlmConfig, Molmo2Config, VitConfig
+from molmo2_jax.ops.rope import Yarn
+from molmo2_jax.text.tokenizer import SPECIAL_ROWS, SPECIAL_TOKENS
+
+VIEW, PATCH = 378, 14  # pixels a side of a crop and of a patch
+
+# Our field -> key of config.json.
+_VIT = {
+    "width": "hidden_size",
+    "mlp": "intermediate_size",
+    "heads": "num_attention_heads",
+    "norm_eps": "layer_norm_eps",
+}
+_CONNECTOR = {"heads": "num_attention_heads", "head_dim": "head_dim", "mlp": "intermediate_size"}
+_LLM = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "mlp": "intermediate_size",
+    "vocab": "vocab_size",
+}
+_TOKEN_IDS = {  # key -> Molmo2's token, whose id is the base vocabulary's size and its offset
+    "image_start_token_id": "<im_start>",
+    "image_end_token_id": "<im_end>",
+    "image_patch_id": "<im_patch>",
+    "image_col_id": "<im_col>",
+    "low_res_image_start_token_id": "<low_res_im_start>",
+    "image_low_res_id": "<im_low>",
+    "frame_start_token_id": "<frame_start>",
+    "frame_end_token_id": "<frame_end>",
+}
+_QK_NORM = {"qwen3": "head", "olmo": "projection"}  # Molmo2's `qk_norm_type` -> ours
+_YARN = {
+    "factor": "factor",
+    "attention_factor": "attention_factor",
+    "beta_fast": "beta_fast",
+    "beta_slow": "beta_slow",
+    "original_positions": "original_max_position_embeddings",
+}
+# The names these files have for sizes that transformers renamed later.
+_RENAMED = {"image_default_input_size": "image_size", "image_patch_size": "patch_size", "image_num_pos": "positions"}
+
+# What transformers' configuration classes say where a file says nothing. Only what old files are known to leave out.
+_DEFAULTS = {
+    "siglip_vision_model": {
+        "hidden_act": "gelu_pytorch_tanh",
+        "layer_norm_eps": 1e-6,
+        "num_channels": 3,
+        "image_size": 224,
+        "patch_size": 16,
+    },
+    "siglip2_vision_model": {"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, "num_channels": 3},
+    "llama": {"attention_bias": False, "mlp_bias": False, "rope_theta": 10_000.0},
+    "qwen3": {"attention_bias": False, "use_sliding_window": False},
+    "olmo3": {"attention_bias": False},
+    "molmo2": {"tie_word_embeddings": False},
+}
+
+
+class HfError(ValueError):
+    """A Hugging Face directory that cannot be used, or a model that this format cannot hold. Names file and key."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HfModel:
+    """What a config.json describes: `model_type`, and of vit, connector and llm those that it has.
+
+    The base models have no rows of new tokens: their `llm.new_vocab` is 0. A base ViT has no feature layers.
+    """
+
+    model_type: str
+    vit: VitConfig | None
+    connector: ConnectorConfig | None
+    llm: LlmConfig | None
+
+    def molmo2(self, name: str) -> Molmo2Config:
+        """The whole model. Raises HfError where there is none."""
+        if self.vit is None or self.connector is None or self.llm is None:
+            raise HfError(f"{name} is a {self.model_type} model; a whole Molmo2 is needed here")
+        return Molmo2Config(name, self.vit, self.connector, self.llm)
+
+
+class _Section:
+    """One mapping of a config.json: values by key, with errors that name file and key."""
+
+    def __init__(self, values: Mapping[str, Any], where: str, defaults: Mapping[str, Any] | None = None):
+        if not isinstance(values, Mapping):
+            raise HfError(f"{where} is not an object")
+        self.where = where
+        self._values = {**(defaults or {}), **{_RENAMED.get(key, key): value for key, value in values.items()}}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._values:
+            raise HfError(f"{self.where} has no {key!r}")
+        return self._values[key]
+
+    def has(self, key: str) -> bool:
+        """Whether there is a value other than null."""
+        return self._values.get(key) is not None
+
+    def check(self, expected: Mapping[str, Any]) -> None:
+        """Every key that is there has the one value that this project's model knows."""
+        for key, value in expected.items():
+            if self.has(key) and self[key] != value:
+                raise HfError(f"{self.where}: {key} is {self[key]!r}; only {value!r} is possible here")
+
+    def take(self, fields: Mapping[str, str]) -> dict[str, Any]:
+        return {field: self[key] for field, key in fields.items()}
+
+    def section(self, key: str, defaults: Mapping[str, Any] | None = None) -> "_Section":
+        return _Section(self[key], f"{self.where}: {key}", defaults)
+
+
+def read_config(config: Mapping[str, Any], where: str) -> HfModel:
+    """What a parsed config.json describes; `where` names it in errors.
+
+    Raises HfError on another architecture, a missing key, or a value that this project's model does not have.
+    """
+    kind = config.get("model_type")
+    if kind == "molmo2":
+        return _read_molmo2(_Section(config, where, _DEFAULTS["molmo2"]))
+    if kind in ("qwen3", "olmo3", "llama"):
+        return HfModel(kind, None, None, _read_base_llm(_Section(config, where, _DEFAULTS[kind]), kind))
+    if kind in ("siglip", "siglip2"):
+        whole = _Section(config, where)
+        kind = f"{kind}_vision_model"
+        return HfModel(kind, _read_base_vit(whole.section("vision_config", _DEFAULTS[kind])), None, None)
+    if kind in ("siglip_vision_model", "siglip2_vision_model"):
+        return HfModel(kind, _read_base_vit(_Section(config, where, _DEFAULTS[kind])), None, None)
+    raise HfError(
+        f"{where}: model_type is {kind!r}; known are molmo2, the language models qwen3, olmo3 and llama, and the "
+        "vision models siglip and siglip2"
+    )
+
+
+def _read_molmo2(config: _Section) -> HfModel:
+    vit = config.section("vit_config" if config.has("vit_config") else "vision_config")
+    adapter, text = config.section("adapter_config"), config.section("text_config")
+    llm = _read_molmo2_llm(text)
+    for key, token in _TOKEN_IDS.items():
+        config.check({key: llm.vocab + SPECIAL_TOKENS.index(token)})
+    layers = vit["num_hidden_layers"]
+    wanted = adapter["vit_layers"] if adapter.has("vit_layers") else adapter["vision_feature_layer"]
+    features = tuple(layer % layers for layer in wanted if -layers <= layer < layers)
+    if len(features) != len(wanted) or not features:
+        raise HfError(f"{adapter.where}: layers {wanted} are not among the {layers} of the ViT")
+    # Released files speak of 27 layers and hold 25: those behind the last feature layer feed nothing.
+    kept = max(features) + 1 if config.has("vit_config") else layers
+    vit_config = _read_vit(vit, layers=kept, features=features)
+    adapter.check({"num_key_value_heads": adapter["num_attention_heads"], "hidden_act": "silu"})
+    adapter.check({"hidden_size": vit_config.width, "text_hidden_size": llm.width, "pooling_attention_mask": True})
+    connector = ConnectorConfig(**adapter.take(_CONNECTOR))
+    if connector.heads * connector.head_dim != vit_config.width:
+        raise HfError(f"{adapter.where}: {connector.heads} heads of {connector.head_dim} are not {vit_config.width}")
+    return HfModel("molmo2", vit_config, connector, llm)
+
+
+def _read_vit(vit: _Section, layers: int, features: tuple[int, ...]) -> VitConfig:
+    heads = vit["num_attention_heads"]
+    vit.check({"hidden_act": "gelu_pytorch_tanh", "num_channels": 3, "num_key_value_heads": heads})
+    vit.check({"head_dim": vit["hidden_size"] // heads, "attention_bias": True})
+    side, patch = vit["image_size"], vit["patch_size"]
+    side = [side, side] if isinstance(side, int) else list(side)
+    patches = (side[0] // patch) * (side[1] // patch)
+    vit.check({"positions": patches, "num_position_embeddings": patches})
+    return VitConfig(
+        **vit.take(_VIT), layers=layers, feature_layers=features, patches=patches, patch_pixels=3 * patch**2
+    )
+
+
+def _read_base_vit(vit: _Section) -> VitConfig:
+    """A SigLIP2 tower, of which Molmo2 takes its first layers."""
+    if vit.has("num_patches"):  # the variants for any aspect ratio count patches instead of pixels
+        side = math.isqrt(vit["num_patches"]) * vit["patch_size"]
+        vit = _Section({**vit._values, "image_size": side}, vit.where)
+    return _read_vit(vit, layers=vit["num_hidden_layers"], features=())
+
+
+def _read_molmo2_llm(text: _Section) -> LlmConfig:
+    text.check({"hidden_act": "silu", "qkv_bias": False, "attention_bias": False, "use_qk_norm": True})
+    if text["qk_norm_type"] not in _QK_NORM:
+        raise HfError(f"{text.where}: qk_norm_type is {text['qk_norm_type']!r}; known are {sorted(_QK_NORM)}")
+    theta, yarn = _read_rope(text)
+    layers = text["num_hidden_layers"]
+    stretched = text["rope_scaling_layers"] if text.has("rope_scaling_layers") else range(layers)
+    return LlmConfig(
+        **text.take(_LLM),
+        kv_heads=text["num_key_value_heads"],
+        head_dim=text["head_dim"],
+        new_vocab=text["additional_vocab_size"],
+        rope_theta=theta,
+        yarn=yarn,
+        yarn_layers=() if yarn is None else tuple(stretched),
+        norm_after=text["norm_after"],
+        qk_norm=_QK_NORM[text["qk_norm_type"]],
+        norm_eps=text["rms_norm_eps"] if text.has("rms_norm_eps") else text["layer_norm_eps"],
+        tied=text["tie_word_embeddings"],
+    )
+
+
+def _read_base_llm(text: _Section, kind: str) -> LlmConfig:
+    text.check({"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "use_sliding_window": False})
+    theta, yarn = _read_rope(text)
+    heads = text["num_attention_heads"]
+    # OLMo3 stretches its full-attention layers; its sliding window of 4,096 is not part of Molmo2-O (public reference).
+    full = [i for i, layer in enumerate(text["layer_types"]) if layer == "full_attention"] if kind == "olmo3" else None
+    every = tuple(range(text["num_hidden_layers"])) if full is None else tuple(full)
+    return LlmConfig(
+        **text.take(_LLM),
+        kv_heads=text["num_key_value_heads"] if text.has("num_key_value_heads") else heads,
+        head_dim=text["head_dim"] if text.has("head_dim") else text["hidden_size"] // heads,
+        new_vocab=0,
+        rope_theta=theta,
+        yarn=yarn,
+        yarn_layers=() if yarn is None else every,
+        norm_after=kind == "olmo3",
+        qk_norm={"qwen3": "head", "olmo3": "projection", "llama": "none"}[kind],
+        norm_eps=text["rms_norm_eps"],
+        tied=text["tie_word_embeddings"],
+    )
+
+
+def _read_rope(text: _Section) -> tuple[float, Yarn | None]:
+    """(theta, YaRN or None) from `rope_parameters` (transformers 5), or from `rope_theta` and `rope_scaling`."""
+    if text.has("rope_parameters"):
+        scaling = text.section("rope_parameters")
+        if scaling.has("full_attention"):  # OLMo3 has one entry a kind of layer, which differ in the scaling alone
+            sliding, scaling = scaling.section("sliding_attention"), scaling.section("full_attention")
+            sliding.check({"rope_type": "default", "rope_theta": scaling["rope_theta"]})
+        theta = scaling["rope_theta"]
+    else:
+        theta = text["rope_theta"]
+        if not text.has("rope_scaling"):
+            return float(theta), None
+        scaling = text.section("rope_scaling")
+    kind = scaling["type"] if scaling.has("type") else scaling["rope_type"]
+    if kind == "default":
+        return float(theta), None
+    if kind != "yarn":
+        raise HfError(f"{scaling.where}: rope_type is {kind!r}; known are default and yarn")
+    scaling.check({"truncate": True, "mscale": None, "mscale_all_dim": None})
+    defaults = {"beta_fast": 32.0, "beta_slow": 1.0, "attention_factor": 0.1 * math.log(scaling["factor"]) + 1.0}
+    values = {f: scaling[key] if scaling.has(key) or f not in defaults else defaults[f] for f, key in _YARN.items()}
+    return float(theta), Yarn(**values)
+
+
+def write_config(c: Molmo2Config, max_positions: int, dtype: str) -> dict[str, Any]:
+    """The config.json of a Molmo2 as released, which transformers and vLLM read.
+
+    Args:
+      max_positions: longest sequence that is promised to work, tokens.
+      dtype: of the weights, "float32" or "bfloat16".
+
+    Raises:
+      HfError: naming the field that this format cannot express.
+    """
+    _check_expressible(c)
+    rope = {"rope_theta": c.llm.rope_theta, "rope_scaling": None, "rope_scaling_layers": None}
+    if c.llm.yarn is not None:
+        yarn = dataclasses.asdict(c.llm.yarn)
+        rope["rope_scaling"] = {"rope_type": "yarn"} | {key: yarn[field] for field, key in _YARN.items()}
+        rope["rope_scaling_layers"] = list(c.llm.yarn_layers)
+    return {
+        "architectures": ["Molmo2ForConditionalGeneration"],
+        "model_type": "molmo2",
+        "dtype": dtype,
+        "tie_word_embeddings": False,  # a tied head is written as a copy, as in the released files
+        **{key: c.llm.vocab + SPECIAL_TOKENS.index(token) for key, token in _TOKEN_IDS.items()},
+        "vit_config": {
+            "model_type": "molmo2",
+            **_written(c.vit, _VIT),
+            "num_hidden_layers": c.vit.layers,
+            "num_key_value_heads": c.vit.heads,
+            "head_dim": c.vit.head_dim,
+            "hidden_act": "gelu_pytorch_tanh",
+            "image_default_input_size": [VIEW, VIEW],
+            "image_patch_size": PATCH,
+            "image_num_pos": c.vit.patches,
+            "attention_dropout": 0.0,
+        },
+        "adapter_config": {
+            "model_type": "molmo2",
+            **_written(c.connector, _CONNECTOR),
+            "vit_layers": list(c.vit.feature_layers),
+            "pooling_attention_mask": True,
+            "hidden_size": c.vit.width,
+            "num_key_value_heads": c.connector.heads,
+            "hidden_act": "silu",
+            "text_hidden_size": c.llm.width,
+            "attention_dropout": 0.0,
+        },
+        "text_config": {
+            "model_type": "molmo2_text",
+            **_written(c.llm, _LLM),
+            **rope,
+            "num_key_value_heads": c.llm.kv_heads,
+            "head_dim": c.llm.head_dim,
+            "additional_vocab_size": c.llm.new_vocab,
+            "max_position_embeddings": max_positions,
+            "qkv_bias": False,
+            "use_qk_norm": True,
+            "qk_norm_type": {ours: theirs for theirs, ours in _QK_NORM.items()}[c.llm.qk_norm],
+            "layer_norm_eps": c.llm.norm_eps,
+            "norm_after": c.llm.norm_after,
+            "hidden_act": "silu",
+            "attention_dropout": 0.0,
+            "tie_word_embeddings": False,
+        },
+    }
+
+
+def _written(part: Any, fields: Mapping[str, str]) -> dict[str, Any]:
+    return {key: getattr(part, field) for field, key in fields.items()}
+
+
+def _check_expressible(c: Molmo2Config) -> None:
+    known = tuple(_QK_NORM.values())
+    impossible = {
+        f"llm.qk_norm = {c.llm.qk_norm!r}": c.llm.qk_norm not in known,
+        f"llm.new_vocab = {c.llm.new_vocab}": c.llm.new_vocab != SPECIAL_ROWS,
+        f"vit.layers = {c.vit.layers} behind the last feature layer": c.vit.layers > max(c.vit.feature_layers) + 1,
+        f"vit.patches = {c.vit.patches}": c.vit.patches != (VIEW // PATCH) ** 2,
+        f"vit.patch_pixels = {c.vit.patch_pixels}": c.vit.patch_pixels != 3 * PATCH**2,
+        f"connector heads * head_dim = {c.connector.heads * c.connector.head_dim}": (
+            c.connector.heads * c.connector.head_dim != c.vit.width
+        ),
+        f"llm.yarn_layers = {c.llm.yarn_layers}": not set(c.llm.yarn_layers) <= set(range(c.llm.layers)),
+    }
+    named = [field for field, wrong in impossible.items() if wrong]
+    if named:
+        raise HfError(f"{c.name}: Molmo2's Hugging Face format cannot express {'; '.join(named)}")
