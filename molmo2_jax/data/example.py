@@ -7,7 +7,7 @@ The packer needs only the lengths; `views()` decodes, and only for examples that
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -143,40 +143,39 @@ def describe_prompt(
     cfg: DataConfig,
     *,
     video: str | Path | None,
-    image: str | Path | None,
+    images: Sequence[str | Path],
     clip: tuple[float, float] | None,
 ) -> Example:
     """A question the model is to answer, laid out as in training: the same tokens up to the answer, weights all 0.
 
     `clip` is the part of the video to look at, in seconds. Raises MediaError for an unreadable medium, ValueError for
-    a clip outside its video or two media, RecordError when the prompt is larger than a row.
+    a clip outside its video or two kinds of media, RecordError when the prompt is larger than a row.
     """
-    if video is not None and image is not None:
-        raise ValueError("a prompt is about a video or an image, not both")
+    if video is not None and images:
+        raise ValueError("a prompt is about a video or about images, not both")
     if clip is not None and video is None:
         raise ValueError("a clip needs a video")
     if video is not None:
         media = (open_video(Path(video), clip),)
-    elif image is not None:
-        media = (open_image(Path(image)),)
     else:
-        media = ()
+        media = tuple(open_image(Path(image)) for image in images)
     plans, visual = _look(media, tok, cfg)
     turn = tree.Turn(tree.ROOT, chat.user_turn(tok, text, first=True), None, None)
-    where = "prompt" if not media else f"prompt about {media[0].path}"
+    where = f"prompt about {', '.join(str(medium.path) for medium in media)}" if media else "prompt"
     _check_budget(where, plans, 1 + len(visual.tokens) + len(turn.user), cfg)
     return _example("prompt", where, plans, visual, [turn], 0, tok, cfg)
 
 
 def _look(media: tuple, tok: Tokenizer, cfg: DataConfig) -> tuple[tuple, layout.VisualTokens]:
-    """What to decode of the media, and the tokens that stand for it."""
+    """What to decode of a video, of images or of nothing, and the tokens that stand for it."""
     if not media:
         return (), layout.no_visual_tokens()
+    if isinstance(media[0], ImageMedium):
+        sizes = [medium.size for medium in media]
+        tilings = [image_lib.choose_tiling(height, width, cfg.max_crops) for width, height in sizes]
+        plans = tuple(ImagePlan(medium.path, tiling) for medium, tiling in zip(media, tilings, strict=True))
+        return plans, layout.images_tokens(tilings, tok, cfg.image_groups)
     (medium,) = media
-    if isinstance(medium, ImageMedium):
-        width, height = medium.size
-        tiling = image_lib.choose_tiling(height, width, cfg.max_crops)
-        return (ImagePlan(medium.path, tiling),), layout.image_tokens(tiling, tok)
     times = video_lib.frame_times(medium.end - medium.start, cfg.max_frames, cfg.fps)
     # The sum may leave the clip by a rounding error, and there may be no frame there.
     plan = VideoPlan(medium.path, tuple(min(medium.start + float(time), medium.end) for time in times))

@@ -1,11 +1,13 @@
 """Visual tokens: how an image or a video looks to the language model, before any text of a conversation.
 
-    image  <low_res_im_start> 196 x <im_patch> <im_end>  <im_start> (W x <im_patch> <im_col>) x H <im_end>
-    video  "0.0 " <im_start> 81 x <im_patch> <im_end>  " 0.5 " <im_start> 81 x <im_patch> <im_end> ...
+    image   <low_res_im_start> 196 x <im_patch> <im_end>  <im_start> (W x <im_patch> <im_col>) x H <im_end>
+    images  "Image 1" <low_res_im_start> ... <im_end>  "Image 2" <low_res_im_start> ... <im_end> ...
+    video   "0.0 " <im_start> 81 x <im_patch> <im_end>  " 0.5 " <im_start> 81 x <im_patch> <im_end> ...
 
-Each <im_patch> is a slot to which one pooled visual feature is added. Timestamps are text and not visual: they are seen
-causally, while visual tokens of one image group see each other in both directions. Source: the released processors of
-arXiv 2601.10611 (columns in the grid but not in the overview, a start token of the overview's own, frames wrapped).
+Each <im_patch> is a slot to which one pooled visual feature is added. Timestamps and names of images are text and not
+visual: they are seen causally, while visual tokens of one image group see each other in both directions. Source: the
+released processors of arXiv 2601.10611 (columns in the grid but not in the overview, a start token of the overview's
+own, frames wrapped).
 """
 
 import dataclasses
@@ -59,14 +61,29 @@ def image_tokens(tiling: image_lib.Tiling, tok: Tokenizer) -> VisualTokens:
     return _assemble(tokens, [1] * len(tokens), patch)
 
 
+def images_tokens(tilings: Sequence[image_lib.Tiling], tok: Tokenizer, image_groups: str) -> VisualTokens:
+    """Images one after the other, each after its name where there are several. Two of one crop: 2 x (3 + 410) tokens.
+
+    `image_groups`: "example" lets all of them see each other, "frame" only the overview and the grid of one image.
+    """
+    _check_groups(image_groups)
+    tokens: list[int] = []
+    groups: list[int] = []
+    for number, tiling in enumerate(tilings, start=1):
+        name = tok.encode(f"Image {number}") if len(tilings) > 1 else []
+        image = image_tokens(tiling, tok).tokens.tolist()
+        tokens += name + image
+        groups += [0] * len(name) + [number if image_groups == "frame" else 1] * len(image)
+    return _assemble(tokens, groups, tok.special("<im_patch>"))
+
+
 def video_tokens(times: Sequence[float], tok: Tokenizer, frame_tokens: str, image_groups: str) -> VisualTokens:
     """A video of frames at `times`, in seconds since the clip's start. 21 frames of a 10 s clip: 1,848 tokens.
 
     `frame_tokens` ("im", "frame") picks what wraps a frame. `image_groups`: "example" lets all frames see each other,
     "frame" only the patches of one frame.
     """
-    if image_groups not in IMAGE_GROUPS:
-        raise ValueError(f"image_groups is {image_groups!r}, not one of {IMAGE_GROUPS}")
+    _check_groups(image_groups)
     if frame_tokens not in FRAME_TOKENS:
         raise ValueError(f"frame_tokens is {frame_tokens!r}, not one of {tuple(FRAME_TOKENS)}")
     start, end = (tok.special(name) for name in FRAME_TOKENS[frame_tokens])
@@ -80,6 +97,11 @@ def video_tokens(times: Sequence[float], tok: Tokenizer, frame_tokens: str, imag
         tokens += stamp + frame
         groups += [0] * len(stamp) + [index + 1 if image_groups == "frame" else 1] * len(frame)
     return _assemble(tokens, groups, patch)
+
+
+def _check_groups(image_groups: str) -> None:
+    if image_groups not in IMAGE_GROUPS:
+        raise ValueError(f"image_groups is {image_groups!r}, not one of {IMAGE_GROUPS}")
 
 
 def _assemble(tokens: list[int], groups: list[int], patch: int) -> VisualTokens:

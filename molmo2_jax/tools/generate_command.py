@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     checkpoint = flags.DEFINE_string("checkpoint", None, "Workdir of a training run, or one step of it.")
     prompt = flags.DEFINE_string("prompt", None, "What to ask.")
     video = flags.DEFINE_string("video", None, "Video the prompt is about.")
-    image = flags.DEFINE_string("image", None, "Image the prompt is about.")
+    image = flags.DEFINE_list("image", None, "Image the prompt is about, or several: A.jpg,B.jpg.")
     clip = flags.DEFINE_list("clip", None, "START,END in seconds: the part of the video to look at.")
     config = config_flags.DEFINE_config_file("config", None, "Experiment whose records' prompts are answered.")
     out = flags.DEFINE_string("out", None, "With --config: JSON lines of prompt, annotated and generated answer.")
@@ -54,22 +54,24 @@ def main(argv: list[str]) -> None:
     command.run(generate, argv)
 
 
-def read_media(video: str | None, image: str | None, clip: list[str] | None) -> dict:
+def read_media(video: str | None, image: list[str] | None, clip: list[str] | None) -> dict:
     """What the flags say a prompt is about, as `describe_prompt` takes it. Raises ConfigError.
 
-    read_media("bikes.mp4", None, ["3.04", "7.44"])  ->  {"video": "bikes.mp4", "image": None, "clip": (3.04, 7.44)}
+    read_media("bikes.mp4", None, ["3.04", "7.44"])  ->  {"video": "bikes.mp4", "images": (), "clip": (3.04, 7.44)}
     """
     if video is not None and image is not None:
         raise ConfigError("give --video or --image, not both")
+    if image is not None and not all(image or [""]):
+        raise ConfigError(f"--image={','.join(image)}: it takes a file or several, such as A.jpg,B.jpg")
     if clip is None:
-        return {"video": video, "image": image, "clip": None}
+        return {"video": video, "images": tuple(image or ()), "clip": None}
     if video is None:
         raise ConfigError("--clip is a part of a video: give --video, too")
     try:
         start, end = (float(seconds) for seconds in clip)
     except ValueError as error:  # not numbers, or not two
         raise ConfigError(f"--clip={','.join(clip)}: it takes START,END in seconds, such as 3.04,7.44") from error
-    return {"video": video, "image": image, "clip": (start, end)}
+    return {"video": video, "images": (), "clip": (start, end)}
 
 
 def check_task(prompt: str | None, config: bool, out: str | None, media: dict) -> None:
@@ -78,7 +80,7 @@ def check_task(prompt: str | None, config: bool, out: str | None, media: dict) -
         raise ConfigError("give either --prompt, or --config and --out")
     if config and out is None:
         raise ConfigError("--config needs --out, the file for its answers")
-    if config and any(value is not None for value in media.values()):
+    if config and any(media.values()):
         raise ConfigError("--video, --image and --clip go with --prompt; the records of --config name their own media")
     if not config and out is not None:
         raise ConfigError("--out is for the answers of --config; that of --prompt goes to stdout")
@@ -121,12 +123,12 @@ def answer_records(answerer: Answerer, records: list[Record], out: pathlib.Path,
 
 
 def _media(record: Record) -> dict:
-    media = {"video": None, "image": None, "clip": None}
+    media = {"video": None, "images": (), "clip": None}
     for medium in record.media:
         if isinstance(medium, VideoMedium):
             media |= {"video": medium.path, "clip": (medium.start, medium.end)}
         else:
-            media |= {"image": medium.path}
+            media["images"] += (medium.path,)
     return media
 
 

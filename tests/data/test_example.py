@@ -175,7 +175,7 @@ def test_a_prompt_reads_as_the_training_example_up_to_the_answer(load, folder, t
     media = {"video": "bikes.mp4"} if clip is None else {"video": "bikes.mp4", "clip": list(clip)}
     trained = describe(load(COUNT, **media), tokenizer, data_config(), rng())
     path = str(folder / "bikes.mp4")
-    prompt = describe_prompt("How many cars?", tokenizer, data_config(), video=path, image=None, clip=clip)
+    prompt = describe_prompt("How many cars?", tokenizer, data_config(), video=path, images=(), clip=clip)
     answer = len(tokenizer.encode("Two cars."))
     for name in ("tokens", "positions", "image_group"):
         assert getattr(prompt, name).tolist() == getattr(trained, name)[:-answer].tolist()
@@ -186,22 +186,45 @@ def test_a_prompt_reads_as_the_training_example_up_to_the_answer(load, folder, t
 
 
 def test_a_prompt_about_an_image_or_nothing(photo, tokenizer, data_config):
-    about = describe_prompt("What?", tokenizer, data_config(), video=None, image=photo, clip=None)
+    about = describe_prompt("What?", tokenizer, data_config(), video=None, images=(photo,), clip=None)
     assert about.n_crops == 9
-    alone = describe_prompt("What?", tokenizer, data_config(), video=None, image=None, clip=None)
+    alone = describe_prompt("What?", tokenizer, data_config(), video=None, images=(), clip=None)
     assert alone.n_tokens == about.n_tokens - 1189
+
+
+def test_a_prompt_about_several_images(photo, tokenizer, data_config):
+    portrait = photo.with_name("portrait.png")
+    Image.open(photo).resize((300, 500)).save(portrait)
+    cfg = data_config(seq_len=4096)
+    both = describe_prompt("Which?", tokenizer, cfg, video=None, images=(photo, portrait), clip=None)
+    tilings = [(2, 4), (2, 1)]
+    visual = layout.images_tokens(tilings, tokenizer, "example")
+    assert both.media == tuple(map(example_lib.ImagePlan, (photo, portrait), tilings))
+    assert both.tokens[1 : 1 + len(visual.tokens)].tolist() == visual.tokens.tolist()
+    assert (both.n_crops, both.n_pooled) == (9 + 3, len(visual.slots))
+    # Each image pools its own crops, in the order of the prompt.
+    alone = [image.image_pooling(tiling) for tiling in tilings]
+    expected = [alone[0], np.where(alone[1] < 0, -1, alone[1] + 9 * 729)]
+    assert both.pooling().tolist() == np.concatenate(expected).tolist()
+    views = [image.image_views(image.load_image(plan.path), plan.tiling) for plan in both.media]
+    np.testing.assert_array_equal(list(both.views()), np.concatenate(views))
+    apart = dataclasses.replace(cfg, image_groups="frame")
+    apart = describe_prompt("Which?", tokenizer, apart, video=None, images=(photo, portrait), clip=None)
+    assert set(apart.image_group) == {0, 1, 2}
 
 
 def test_a_bad_prompt_is_named(folder, photo, tokenizer, data_config):
     ask = lambda **media: describe_prompt("What?", tokenizer, data_config(seq_len=900), **media)  # noqa: E731
     clip = folder / "bikes.mp4"
-    with pytest.raises(ValueError, match="about a video or an image, not both"):
-        ask(video=clip, image=photo, clip=None)
+    with pytest.raises(ValueError, match="about a video or about images, not both"):
+        ask(video=clip, images=(photo,), clip=None)
     with pytest.raises(ValueError, match="a clip needs a video"):
-        ask(video=None, image=photo, clip=(0, 1))
+        ask(video=None, images=(photo,), clip=(0, 1))
     with pytest.raises(ValueError, match=r"clip \[9, 11\] is empty or not inside"):
-        ask(video=clip, image=None, clip=(9, 11))
+        ask(video=clip, images=(), clip=(9, 11))
     with pytest.raises(MediaError, match=r"none.mp4"):
-        ask(video=folder / "none.mp4", image=None, clip=None)
+        ask(video=folder / "none.mp4", images=(), clip=None)
     with pytest.raises(RecordError, match=r"prompt about .*photo.png: needs 12\d\d tokens"):
-        ask(video=None, image=photo, clip=None)
+        ask(video=None, images=(photo,), clip=None)
+    with pytest.raises(RecordError, match=r"prompt about .*photo.png, .*photo.png: needs 23\d\d tokens"):
+        ask(video=None, images=(photo, photo), clip=None)

@@ -70,6 +70,30 @@ def test_an_image_is_an_overview_and_a_grid_with_column_tokens(tokenizer):
     assert got.slots.tolist() == np.flatnonzero(got.tokens == patch).tolist()
 
 
+def test_several_images_have_their_numbers_before_them(tokenizer):
+    tilings = [(1, 1), (1, 2), (2, 1)]
+    together = layout.images_tokens(tilings, tokenizer, "example")
+    apart = layout.images_tokens(tilings, tokenizer, "frame")
+    tokens, groups = [], []
+    for number, tiling in enumerate(tilings, start=1):
+        name, image = tokenizer.encode(f"Image {number}"), layout.image_tokens(tiling, tokenizer).tokens.tolist()
+        tokens += name + image
+        groups += [0] * len(name) + [number] * len(image)
+    assert together.tokens.tolist() == apart.tokens.tolist() == tokens
+    # Names are text; whether images see each other is the config's choice.
+    assert apart.image_group.tolist() == groups
+    assert together.image_group.tolist() == [min(group, 1) for group in groups]
+    patches = np.flatnonzero(np.array(tokens) == tokenizer.special("<im_patch>"))
+    assert together.slots.tolist() == apart.slots.tolist() == patches.tolist()
+
+
+@pytest.mark.parametrize("image_groups", layout.IMAGE_GROUPS)
+def test_one_image_has_no_number(tokenizer, image_groups):
+    got, alone = layout.images_tokens([(2, 1)], tokenizer, image_groups), layout.image_tokens((2, 1), tokenizer)
+    for name in ("tokens", "image_group", "slots"):
+        assert getattr(got, name).tolist() == getattr(alone, name).tolist()
+
+
 def test_text_alone_has_no_visual_tokens():
     got = layout.no_visual_tokens()
     assert len(got.tokens) == len(got.slots) == len(got.image_group) == 0
@@ -80,3 +104,5 @@ def test_unknown_rules_are_named(tokenizer):
         layout.video_tokens([0.0], tokenizer, "video", "example")
     with pytest.raises(ValueError, match="image_groups is 'row', not one of"):
         layout.video_tokens([0.0], tokenizer, "im", "row")
+    with pytest.raises(ValueError, match="image_groups is 'row', not one of"):
+        layout.images_tokens([(1, 1)], tokenizer, "row")

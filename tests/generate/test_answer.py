@@ -62,8 +62,8 @@ def answerer(workdir):
 
 @pytest.fixture(scope="module")
 def prompt(answerer, street_video):
-    media = {"video": street_video, "image": None, "clip": (0.0, 0.1)}
-    return describe_prompt("Point to the cars.", answerer.tok, answerer.config.data, **media)
+    media = {"video": street_video, "images": (), "clip": (0.0, 0.1)}
+    return describe_prompt("Point to the cars.", answerer.tok, answerer.data, **media)
 
 
 def test_what_is_shown_as_it_comes_is_the_answer(answerer, prompt):
@@ -76,8 +76,8 @@ def test_what_is_shown_as_it_comes_is_the_answer(answerer, prompt):
 
 def test_the_prompt_and_its_video_are_what_is_answered(answerer, prompt, street_video):
     def ask(text, clip):
-        media = {"video": street_video, "image": None, "clip": clip}
-        return answerer.answer(describe_prompt(text, answerer.tok, answerer.config.data, **media), **SAMPLING)
+        media = {"video": street_video, "images": (), "clip": clip}
+        return answerer.answer(describe_prompt(text, answerer.tok, answerer.data, **media), **SAMPLING)
 
     first = ask("Point to the cars.", (0.0, 0.1))
     assert first == answerer.answer(prompt, **SAMPLING)
@@ -94,8 +94,8 @@ def test_the_seed_decides_what_is_drawn(answerer, prompt):
 def test_media_that_cannot_be_decoded_are_named(answerer, street_video, tmp_path):
     path = tmp_path / "bikes.mp4"
     shutil.copy(street_video, path)
-    media = {"video": path, "image": None, "clip": None}
-    prompt = describe_prompt("What is this?", answerer.tok, answerer.config.data, **media)
+    media = {"video": path, "images": (), "clip": None}
+    prompt = describe_prompt("What is this?", answerer.tok, answerer.data, **media)
     path.unlink()
     with pytest.raises(MediaError, match=r"bikes\.mp4"):
         answerer.answer(prompt, **SAMPLING)

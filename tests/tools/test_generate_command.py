@@ -6,14 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from molmo2_jax.data.record import RecordError, load_records
+from molmo2_jax.data.video import decode_frames
 from molmo2_jax.tools import compare
 from molmo2_jax.tools.generate_command import answer_prompt, answer_records, check_task, read_media, read_prompt
 from molmo2_jax.train.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
-NOTHING = {"video": None, "image": None, "clip": None}
+NOTHING = {"video": None, "images": (), "clip": None}
 
 
 class Echo:
@@ -47,7 +49,8 @@ def show(text):
     ("video", "image", "clip", "expected"),
     [
         (None, None, None, NOTHING),
-        (None, "a.png", None, NOTHING | {"image": "a.png"}),
+        (None, ["a.png"], None, NOTHING | {"images": ("a.png",)}),
+        (None, ["a.png", "b.png"], None, NOTHING | {"images": ("a.png", "b.png")}),
         ("a.mp4", None, ["3.04", " 7"], NOTHING | {"video": "a.mp4", "clip": (3.04, 7.0)}),
     ],
 )
@@ -63,10 +66,16 @@ def test_a_clip_that_is_not_two_numbers_is_shown(clip):
 
 def test_media_that_exclude_each_other():
     with pytest.raises(ConfigError, match="--video or --image, not both"):
-        read_media("a.mp4", "a.png", None)
-    for image in (None, "a.png"):
+        read_media("a.mp4", ["a.png"], None)
+    for image in (None, ["a.png"]):
         with pytest.raises(ConfigError, match="--clip is a part of a video: give --video"):
             read_media(None, image, ["1", "2"])
+
+
+@pytest.mark.parametrize("image", [[], [""], ["a.png", ""]])
+def test_an_image_without_a_name_is_shown(image):
+    with pytest.raises(ConfigError, match=f"--image={','.join(image)}: it takes a file or several"):
+        read_media(None, image, None)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +95,7 @@ def test_flags_that_name_no_single_task(prompt, config, out, media, message):
 
 
 def test_flags_that_name_one_task():
-    check_task("Hi.", False, None, NOTHING | {"image": "a.png"})
+    check_task("Hi.", False, None, NOTHING | {"images": ("a.png",)})
     check_task(None, True, "a.jsonl", NOTHING)
 
 
@@ -113,6 +122,16 @@ def test_a_prompt_is_answered_on_stdout(echo, capsys, street_video):
     assert answer_prompt(echo, read_prompt(echo, "How many riders?", media), {"on_text": show}) == "How many riders?"
     assert capsys.readouterr().out == "How many riders?\n"
     assert echo.asked[0].media[0].times == (3.0, 3.5, 4.0)
+
+
+def test_a_prompt_about_several_images_is_answered(echo, street_video, tmp_path):
+    (frame,) = decode_frames(street_video, [4.0])
+    names = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    for name in names:
+        Image.fromarray(frame).resize((300, 200)).save(name)
+    example = read_prompt(echo, "Which?", read_media(None, names, None))
+    assert [str(plan.path) for plan in example.media] == names
+    assert answer_prompt(echo, example, {"on_text": show}) == "Which?"
 
 
 def test_a_clip_outside_its_video_names_the_flag(echo, street_video):
