@@ -1,0 +1,233 @@
+"""GGUF files of Llama-style language models as Hugging Face directories, their numbers dequantised to float32.
+
+    FILE.gguf   ->   DIR/  config.json  model.safetensors  tokenizer.json  tokenizer_config.json
+
+The tensors are those of Hugging Face by other names, but for the rows of q and k: in a GGUF file RoPE rotates
+neighbouring rows, in Hugging Face's a row of the first half of a head with one of the second.
+
+    rows of a head of 6      GGUF 0 1 2 3 4 5     ->     Hugging Face 0 2 4 1 3 5
+
+Sources: the GGUF specification; llama.cpp's names for the architecture "llama". The file is read and dequantised by the
+package `gguf`.
+"""
+
+import contextlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from molmo2_jax.hf import gguf_tokenizer
+from molmo2_jax.hf.config import HfError
+from molmo2_jax.hf.files import write_tensors
+
+# Metadata "llama.KEY" -> key of config.json. Others may change what the model computes: they are errors.
+_CONFIG = {
+    "vocab_size": "vocab_size",
+    "context_length": "max_position_embeddings",
+    "embedding_length": "hidden_size",
+    "block_count": "num_hidden_layers",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "rope.dimension_count": "head_dim",
+    "rope.freq_base": "rope_theta",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+_HEAD_DIMS = ("attention.key_length", "attention.value_length")  # may be there, and are then the head's size
+
+
+class _Kind(NamedTuple):
+    """One kind of tensor; `{l}` is its layer, a letter of `shape` a size of `_sizes`."""
+
+    name: str
+    key: str
+    shape: str
+    rotated: bool = False
+
+
+_KINDS = (
+    _Kind("token_embd.weight", "model.embed_tokens.weight", "VD"),
+    _Kind("blk.{l}.attn_norm.weight", "model.layers.{l}.input_layernorm.weight", "D"),
+    _Kind("blk.{l}.attn_q.weight", "model.layers.{l}.self_attn.q_proj.weight", "QD", rotated=True),
+    _Kind("blk.{l}.attn_k.weight", "model.layers.{l}.self_attn.k_proj.weight", "KD", rotated=True),
+    _Kind("blk.{l}.attn_v.weight", "model.layers.{l}.self_attn.v_proj.weight", "KD"),
+    _Kind("blk.{l}.attn_output.weight", "model.layers.{l}.self_attn.o_proj.weight", "DQ"),
+    _Kind("blk.{l}.ffn_norm.weight", "model.layers.{l}.post_attention_layernorm.weight", "D"),
+    _Kind("blk.{l}.ffn_gate.weight", "model.layers.{l}.mlp.gate_proj.weight", "FD"),
+    _Kind("blk.{l}.ffn_up.weight", "model.layers.{l}.mlp.up_proj.weight", "FD"),
+    _Kind("blk.{l}.ffn_down.weight", "model.layers.{l}.mlp.down_proj.weight", "DF"),
+    _Kind("output_norm.weight", "model.norm.weight", "D"),
+)
+_HEAD = _Kind("output.weight", "lm_head.weight", "VD")  # absent where the embedding is the head
+
+_TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1")
+
+
+class GgufModel:
+    """A GGUF file: `config` is its config.json, `arrays` has its tensors by Hugging Face's names, in float32."""
+
+    def __init__(self, path: pathlib.Path):
+        """Reads everything but the numbers, and is certain that every tensor is known and none is missing.
+
+        Raises:
+          HfError: a damaged file, another architecture, a value or type of tensor that is not known here.
+        """
+        self.path = path
+        reader = _opened(path)
+        self.metadata = {name: field.contents() for name, field in reader.fields.items()}
+        self._tensors = {tensor.name: tensor for tensor in reader.tensors}
+        self.config = _config(self.metadata, str(path)) | {"tie_word_embeddings": _HEAD.name not in self._tensors}
+        sizes, layers = _sizes(self.config), range(self.config["num_hidden_layers"])
+        kinds = _KINDS if self.config["tie_word_embeddings"] else (*_KINDS, _HEAD)
+        self._kinds = {key: kind for kind in kinds for key in _each(kind.key, layers)}
+        self._names = dict(zip(self._kinds, (n for kind in kinds for n in _each(kind.name, layers)), strict=True))
+        shapes = {key: tuple(sizes[letter] for letter in kind.shape) for key, kind in self._kinds.items()}
+        self._check({self._names[key]: shape for key, shape in shapes.items()})
+        self.arrays = {key: jax.ShapeDtypeStruct(shape, np.dtype(np.float32)) for key, shape in shapes.items()}
+
+    def read(self, key: str) -> np.ndarray:
+        """float32 numbers of a tensor. Raises HfError where one of them is not finite."""
+        tensor = self._tensors[self._names[key]]
+        values = _library().dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
+        if not np.isfinite(values).all():
+            raise HfError(f"{self.path}: tensor {tensor.name} has numbers that are NaN or infinite")
+        return _halves(values, self.config["head_dim"]) if self._kinds[key].rotated else values
+
+    def _check(self, expected: Mapping[str, tuple[int, ...]]) -> None:
+        """HfError with every tensor that is missing, unknown, of another shape or of an unknown type."""
+        wrong = [f"no tensor {name}" for name in expected if name not in self._tensors]
+        for name, tensor in self._tensors.items():
+            shape = tuple(tensor.shape.tolist()[::-1])
+            if name not in expected:
+                wrong.append(f"tensor {name} is unknown to a Llama of {self.config['num_hidden_layers']} layers")
+            elif shape != expected[name]:
+                wrong.append(f"tensor {name} has shape {shape}, expected {expected[name]}")
+            if tensor.tensor_type.name not in _TYPES:
+                wrong.append(f"tensor {name} is of type {tensor.tensor_type.name}; known are {', '.join(_TYPES)}")
+        if wrong:
+            more = f"\n… and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+            raise HfError("\n".join(f"{self.path}: {line}" for line in wrong[:10]) + more)
+
+
+def write_directory(path: pathlib.Path, folder: pathlib.Path, progress: Callable[[int], None]) -> None:
+    """Writes the model and tokenizer of a GGUF file as the Hugging Face directory `folder`, whole or not at all.
+
+    Args:
+      folder: must not exist; the one that it is in must.
+      progress: called with the bytes of each tensor that is done.
+
+    Raises:
+      HfError: a file that cannot be used (see GgufModel and gguf_tokenizer.build), or `folder` exists.
+    """
+    model = GgufModel(path)
+    tokenizer = gguf_tokenizer.build(model.metadata, str(path))
+    if tokenizer.get_vocab_size() != model.config["vocab_size"]:
+        raise HfError(
+            f"{path}: {tokenizer.get_vocab_size()} tokens, but llama.vocab_size is {model.config['vocab_size']}"
+        )
+    files = {
+        "config.json": model.config,
+        "tokenizer_config.json": gguf_tokenizer.tokenizer_config(
+            model.metadata, model.config["max_position_embeddings"]
+        ),
+    }
+    with _whole(folder) as unfinished:
+        for name, content in files.items():
+            text = json.dumps(content, indent=2, ensure_ascii=False)
+            (unfinished / name).write_text(text + "\n", encoding="utf-8")
+        tokenizer.save(str(unfinished / "tokenizer.json"))
+        write_tensors(unfinished, model.arrays, model.read, progress)
+
+
+def _config(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
+    if metadata.get("general.architecture") != "llama":
+        found = metadata.get("general.architecture")
+        raise HfError(f"{where}: general.architecture is {found!r}; only 'llama' can be read")
+    values = {key.removeprefix("llama."): value for key, value in metadata.items() if key.startswith("llama.")}
+    missing = [f"llama.{key}" for key in _CONFIG if key not in values]
+    unknown = [f"llama.{key} = {value!r}" for key, value in values.items() if key not in (*_CONFIG, *_HEAD_DIMS)]
+    odd = [f"llama.{key} = {value!r}" for key, value in values.items() if not isinstance(value, int | float)]
+    for complaint, keys in (("has no", missing), ("has unknown", unknown), ("has no one number in", odd)):
+        if keys:
+            raise HfError(f"{where}: {complaint} {', '.join(keys)}")
+    config = {theirs: _decimal(values[key]) for key, theirs in _CONFIG.items()}
+    for key in _HEAD_DIMS:
+        if key in values and values[key] != config["head_dim"]:
+            raise HfError(f"{where}: llama.{key} is {values[key]}, but RoPE rotates {config['head_dim']}")
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "dtype": "float32",
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "rope_scaling": None,
+        **config,
+        **gguf_tokenizer.token_ids(metadata),
+    }
+
+
+def _decimal(value: float) -> float:
+    """GGUF stores float32: 9.999999747378752e-06 is its 1e-05."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _sizes(config: Mapping[str, Any]) -> dict[str, int]:
+    return {
+        "V": config["vocab_size"],
+        "D": config["hidden_size"],
+        "F": config["intermediate_size"],
+        "Q": config["num_attention_heads"] * config["head_dim"],
+        "K": config["num_key_value_heads"] * config["head_dim"],
+    }
+
+
+def _each(name: str, layers: range) -> list[str]:
+    return [name.replace("{l}", str(layer)) for layer in layers] if "{l}" in name else [name]
+
+
+def _halves(rows_QD: np.ndarray, head_dim: int) -> np.ndarray:
+    """Rows of every head, from pairs of neighbours to pairs of one row of each half."""
+    pairs_NF2D = rows_QD.reshape(-1, head_dim // 2, 2, rows_QD.shape[-1])
+    return pairs_NF2D.swapaxes(1, 2).reshape(rows_QD.shape)
+
+
+def _library() -> ModuleType:
+    try:
+        import gguf
+    except ModuleNotFoundError as error:
+        raise HfError("reading a GGUF file needs the package gguf: pip install 'molmo2_jax[gguf]'") from error
+    return gguf
+
+
+def _opened(path: pathlib.Path):
+    """A reader of the file's header, with the numbers mapped into memory."""
+    library = _library()
+    if not path.is_file():
+        raise HfError(f"{path}: no such file")
+    try:
+        return library.GGUFReader(path)
+    except (IndexError, KeyError, ValueError) as error:  # what it stumbles over where bytes are missing
+        raise HfError(f"{path}: not a GGUF file, or one that was cut off while it was copied ({error})") from error
+
+
+@contextlib.contextmanager
+def _whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to write in that becomes `folder` at the end, and is gone if something is raised before."""
+    if folder.exists():
+        raise HfError(f"{folder} exists already")
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
