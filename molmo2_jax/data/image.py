@@ -86,9 +86,14 @@ def choose_tiling(height: int, width: int, max_crops: int) -> Tiling:
     """Rows and columns of views, at most `max_crops`, that need the least upscaling; else the least downscaling.
 
     choose_tiling(480, 640, 8)  ->  (2, 2)        choose_tiling(1080, 1920, 8)  ->  (2, 4)
+
+    A strip narrower than the outer margins (112 pixels) is one view, however long, as in the released processors; the
+    public training code gives it up to `max_crops`.
     """
     if min(height, width, max_crops) < 1:
         raise ValueError(f"no tiling of {height} x {width} pixels with at most {max_crops} crops")
+    if min(height, width) < 2 * MARGIN * PATCH:
+        return 1, 1
     tilings = [(r, c) for r in range(1, max_crops + 1) for c in range(1, max_crops // r + 1)]
     tilings.sort(key=lambda tiling: (tiling[0] * tiling[1], tiling[0]))
     # The outer margins are the image's for free. float32 as in the reference, where it decides near-ties.

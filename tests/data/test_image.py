@@ -204,11 +204,13 @@ def test_counts_of_a_tiling(tiling):
         (20, 300, 8, (1, 1)),
         (1, 1, 8, (1, 1)),
         (379, 378, 8, (1, 2)),
-        (10000, 100, 8, (1, 8)),
-        (100, 10000, 8, (8, 1)),
+        (10000, 112, 8, (1, 8)),
+        (112, 10000, 8, (8, 1)),
+        (10000, 111, 8, (1, 1)),
+        (111, 10000, 8, (1, 1)),
         (1024, 768, 24, (3, 4)),
         (1920, 1080, 24, (4, 6)),
-        (100, 10000, 24, (24, 1)),
+        (112, 10000, 24, (24, 1)),
         (5000, 3000, 1, (1, 1)),
     ],
 )
@@ -226,7 +228,7 @@ def test_a_tiling_fits_its_budget_and_upscales_only_when_it_can(height, width, m
         for r in range(1, max_crops + 1)
         for c in range(1, max_crops + 1)
     )
-    assert covered == coverable
+    assert covered == coverable or min(height, width) < 112
 
 
 def test_no_tiling_raises():
