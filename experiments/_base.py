@@ -28,6 +28,14 @@ def model(preset: str, **run) -> ConfigDict:
     return ConfigDict({"preset": preset, "attention": "blockwise"} | run)
 
 
+def init_from(**sources) -> ConfigDict:
+    """Where the numbers come from at step 0, by the recipe's parts: "fresh", "hf:NAME" or "orbax:FOLDER" for each of
+    connector (with the new tokens' embeddings), vit and llm.
+    """
+    patterns = {"connector": r"connector/.*|llm/embed/new", "vit": r"vit/.*", "llm": r"llm/(?!embed/new).*"}
+    return ConfigDict({part: {"pattern": patterns[part], "source": source} for part, source in sources.items()})
+
+
 def optim(*, connector: tuple[float, int], vit: tuple[float, int], llm: tuple[float, int]) -> ConfigDict:
     """AdamW in the recipe's three groups, each (peak learning rate, warm-up steps). The base embedding is frozen."""
     groups = {

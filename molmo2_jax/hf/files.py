@@ -5,8 +5,10 @@
 Nothing here holds more than one tensor in memory when reading, one shard when writing.
 """
 
+import contextlib
 import json
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import jax
@@ -16,6 +18,7 @@ import safetensors
 import safetensors.numpy
 
 from molmo2_jax.hf.config import HfError
+from molmo2_jax.models.contiguous import contiguous
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -96,6 +99,26 @@ def _opened(path: pathlib.Path):
         raise HfError(f"{path}: damaged, or cut off while it was copied ({error})") from error
 
 
+@contextlib.contextmanager
+def appearing(target: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to write to, which becomes `target` when the context ends well and disappears otherwise.
+
+    Raises:
+      HfError: there is something at `target`.
+    """
+    if target.exists():
+        raise HfError(f"{target}: exists; name a folder that is not there yet")
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        unfinished.rename(target)
+    except BaseException:
+        shutil.rmtree(unfinished)
+        raise
+
+
 def write_tensors(
     folder: pathlib.Path,
     arrays: Mapping[str, jax.ShapeDtypeStruct],
@@ -112,7 +135,7 @@ def write_tensors(
     for name, keys in zip(names, shards, strict=True):
         tensors = {}
         for key in keys:
-            value = np.ascontiguousarray(read(key))
+            value = contiguous(read(key))
             if (value.shape, value.dtype) != (arrays[key].shape, arrays[key].dtype):
                 raise ValueError(f"{key}: {value.dtype}{value.shape} where {arrays[key]} was announced")
             tensors[key] = value

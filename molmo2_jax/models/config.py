@@ -153,6 +153,12 @@ class RunConfig:
     response_dropout: float  # the same, at tokens with loss
 
 
+def differences(part: str, there: VitConfig | ConnectorConfig | LlmConfig, here) -> list[str]:
+    """What two configs of one part ("llm") differ in: ["llm.rope_theta: 1000000.0 -> 5000000.0", …]."""
+    pairs = [(f.name, getattr(there, f.name), getattr(here, f.name)) for f in dataclasses.fields(here)]
+    return [f"{part}.{name}: {a} -> {b}" for name, a, b in pairs if a != b]
+
+
 def preset(name: str) -> Molmo2Config:
     """The architecture called `name`; ValueError with the known names otherwise."""
     if name not in PRESETS:

@@ -5,7 +5,7 @@ Flat names are what optimizer groups match, what gradients are taken of, and wha
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import jax
@@ -75,11 +75,42 @@ def structure(c: Molmo2Config) -> Structure:
     return Structure(c, graph, tree, axes, {name: p.shape for name, p in named.items()})
 
 
-def init(s: Structure, seed: int) -> Params:
-    """Random parameters, drawn straight into their shards."""
+def init(s: Structure, seed: int, names: Collection[str] | None = None) -> Params:
+    """Random parameters, drawn straight into their shards: those of `names`, or all; the same ones either way."""
 
     @jax.jit
     def draw(key):
-        return jax.tree.leaves(nnx.state(Molmo2(s.config, nnx.Rngs(params=key))))
+        drawn = zip(s.shapes, jax.tree.leaves(nnx.state(Molmo2(s.config, nnx.Rngs(params=key)))), strict=True)
+        return {name: x for name, x in drawn if names is None or name in names}
 
-    return dict(zip(s.shapes, draw(jax.random.key(seed)), strict=True))
+    return draw(jax.random.key(seed))
+
+
+def place(sources: Mapping[str, ParameterSource], s: Structure, mesh: jax.sharding.Mesh) -> Params:
+    """The parameters of `sources`, {name: where its numbers are}, as float32 arrays in their shards.
+
+    A parameter is read layer by layer into the shards that this process' devices hold, so that host memory never has
+    more than one parameter. A source may have more layers than are wanted.
+    """
+    wanted = s.abstract(mesh)
+    return {name: _place(name, source, s.layers(name), wanted[name]) for name, source in sources.items()}
+
+
+def _place(name: str, source: ParameterSource, layers: int | None, wanted: jax.ShapeDtypeStruct) -> jax.Array:
+    where = wanted.sharding.addressable_devices_indices_map(wanted.shape).values()
+    shards = {_ranges(index, wanted.shape): None for index in where}
+    shards = {ranges: np.empty([stop - start for start, stop in ranges], wanted.dtype) for ranges in shards}
+    for layer in (None,) if layers is None else range(layers):  # layers are never cut: every shard has all of them
+        values = source.read(name, layer)
+        for ranges, shard in shards.items():
+            if layer is None:
+                shard[...] = values[tuple(slice(*r) for r in ranges)]
+            else:
+                shard[layer] = values[tuple(slice(*r) for r in ranges[1:])]
+    return jax.make_array_from_callback(
+        wanted.shape, wanted.sharding, lambda index: shards[_ranges(index, wanted.shape)]
+    )
+
+
+def _ranges(index: tuple[slice, ...], shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))

@@ -16,9 +16,9 @@ import jax
 import numpy as np
 
 from molmo2_jax import sharding
-from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
 from molmo2_jax.tools.row_view import branches, example_bounds
+from molmo2_jax.train import init_from
 from molmo2_jax.train.config import TrainConfig
 
 
@@ -68,7 +68,7 @@ def gradient_tables(c: TrainConfig, rows: list[Mapping[str, np.ndarray]]) -> lis
     """A table for each row, through the whole model of the config with random parameters."""
     mesh = sharding.make_mesh(c.mesh)
     with jax.set_mesh(mesh):
-        s = parameters.structure(models.preset(c.model.preset))
+        s = parameters.structure(init_from.architecture(c.model.preset))
         model = s.model(parameters.init(s, c.seed))
 
         @jax.jit

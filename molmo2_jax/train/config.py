@@ -1,6 +1,7 @@
 """What a training config says, as dataclasses: the one list of its keys. None has a default; an unknown one raises."""
 
 import dataclasses
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,14 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig:
+    """Where some of the parameters come from when a run begins."""
+
+    pattern: str  # regex that matches whole parameter names
+    source: str  # "fresh", or "hf:…" or "orbax:…" as in train/init_from.py
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """One run."""
 
@@ -34,6 +43,7 @@ class TrainConfig:
     mesh: dict[str, int]  # devices along data, fsdp, context, tensor
     model: RunConfig
     data: DataConfig
+    init_from: dict[str, InitConfig]
     optim: OptimConfig
     checkpoint: CheckpointConfig
 
@@ -44,23 +54,25 @@ def read(tree: Mapping[str, Any]) -> TrainConfig:
     Raises:
       ConfigError: a key is unknown, missing or of the wrong type; the message names it by its whole path.
     """
-    return _build(TrainConfig, tree, "config")
+    return build(TrainConfig, tree, "config")
 
 
-def _build(kind: Any, x: Any, path: str) -> Any:
-    """`x` as a `kind`: a dataclass, dict[str, K], tuple[K, ...] or a plain type."""
+def build(kind: Any, x: Any, path: str) -> Any:
+    """`x` as a `kind`: a dataclass, dict[str, K], tuple[K, ...], K | None or a plain type. Errors name `path`."""
     container, inner = typing.get_origin(kind), typing.get_args(kind)
+    if container is types.UnionType:
+        return None if x is None else build(inner[0], x, path)
     if dataclasses.is_dataclass(kind) and isinstance(x, Mapping):
         kinds = typing.get_type_hints(kind)
         wrong = [f"{path}.{key} is unknown" for key in x if key not in kinds]
         wrong += [f"{path}.{key} is missing" for key in kinds if key not in x]
         if wrong:
             raise ConfigError("; ".join(wrong))
-        return kind(**{key: _build(kinds[key], x[key], f"{path}.{key}") for key in kinds})
+        return kind(**{key: build(kinds[key], x[key], f"{path}.{key}") for key in kinds})
     if container is dict and isinstance(x, Mapping):
-        return {key: _build(inner[1], value, f"{path}.{key}") for key, value in x.items()}
+        return {key: build(inner[1], value, f"{path}.{key}") for key, value in x.items()}
     if container is tuple and isinstance(x, list | tuple):  # JSON has lists only
-        return tuple(_build(inner[0], value, f"{path}[{i}]") for i, value in enumerate(x))
+        return tuple(build(inner[0], value, f"{path}[{i}]") for i, value in enumerate(x))
     if kind is float and type(x) is int:
         return float(x)
     if type(x) is not kind:

@@ -2,7 +2,7 @@
 
 How a run begins:
   1. workdir has a finished checkpoint of this model: go on from it, exactly.
-  2. it has none: random parameters at step 0.
+  2. it has none: step 0, with parameters from where the config's `init_from` says: other checkpoints, or fresh ones.
 """
 
 import pathlib
@@ -17,8 +17,8 @@ from molmo2_jax import sharding
 from molmo2_jax.data import loader as loading
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
-from molmo2_jax.train import flops, optim
-from molmo2_jax.train.checkpoint import Checkpoints
+from molmo2_jax.train import flops, init_from, optim
+from molmo2_jax.train.checkpoint import Checkpoints, has_step
 from molmo2_jax.train.checks import check_fits, check_values
 from molmo2_jax.train.config import ConfigError, TrainConfig
 from molmo2_jax.train.metrics import MetricWriter
@@ -50,12 +50,13 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
     workdir = pathlib.Path(workdir)
     try:
         check_values(c)
-        architecture = models.preset(c.model.preset)
         mesh = sharding.make_mesh(c.mesh)
-        check_fits(c, architecture, mesh)
         with jax.set_mesh(mesh):
+            architecture = init_from.architecture(c.model.preset)
+            check_fits(c, architecture, mesh)
             structure = parameters.structure(architecture)
         assigned = optim.assign_groups(structure.shapes, c.optim)
+        init_from.sort_parameters(structure, c.init_from)
     except ValueError as error:
         raise ConfigError(f"config: {error}") from error
     data = loading.make_loader(c.data, seed=c.seed, rows=sharding.local_rows(c.batch, mesh))
@@ -69,15 +70,17 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
 def _train(c: TrainConfig, workdir, structure, assigned, mesh, data) -> State:
     architecture = structure.config
     optimizer = optim.make_optimizer(c.optim, assigned, c.steps)
+    state = None
+    if not has_step(workdir):
+        params, table = init_from.initial(structure, mesh, c.init_from, c.seed)  # may fail: nothing is written yet
+        state = make_state(params, assigned, optimizer)
+        say(f"{workdir}: {structure.count():,} parameters of {architecture.name}, seed {c.seed}\n{table}")
     checkpoints = Checkpoints(workdir, c.checkpoint)
     try:
-        if checkpoints.latest is not None:
+        if state is None:
             wanted = abstract_state(structure, mesh, assigned, optimizer)
             state, changed = checkpoints.restore(wanted, data, c, architecture)
             say(f"{workdir}: going on from step {int(state.step)}" + "".join(f"\n  changed {d}" for d in changed))
-        else:
-            state = make_state(parameters.init(structure, c.seed), assigned, optimizer)
-            say(f"{workdir}: {structure.count():,} random parameters of {architecture.name}, seed {c.seed}")
         step = jax.jit(make_step(structure, c, assigned, optimizer), donate_argnums=0)
         return _run(c, workdir, architecture, mesh, data, checkpoints, state, step)
     finally:

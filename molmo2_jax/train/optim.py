@@ -5,12 +5,13 @@ from 0, cosine down to `end_lr` times the peak, clipping by the group's own glob
 """
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from molmo2_jax.train.patterns import sort_names
 
 FROZEN = "frozen"
 
@@ -46,22 +47,8 @@ def assign_groups(names: Iterable[str], c: OptimConfig) -> dict[str, str]:
     """
     if FROZEN in c.groups:
         raise ValueError(f"optim.groups: {FROZEN!r} is the name of the frozen parameters (optim.frozen)")
-    patterns = {}
-    for group, pattern in {FROZEN: c.frozen, **{name: g.pattern for name, g in c.groups.items()}}.items():
-        try:
-            patterns[group] = re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"optim: the pattern {pattern!r} of {group!r} is no regex: {error}") from error
-    assigned = {}
-    for name in names:
-        hits = [group for group, pattern in patterns.items() if pattern.fullmatch(name)]
-        if len(hits) != 1:
-            raise ValueError(f"optim: parameter {name!r} must match one group, it matches {hits or 'none'}")
-        assigned[name] = hits[0]
-    unused = [group for group in c.groups if group not in assigned.values()]
-    if unused:
-        raise ValueError(f"optim: groups {unused} match no parameter")
-    return assigned
+    patterns = {FROZEN: c.frozen, **{name: group.pattern for name, group in c.groups.items()}}
+    return sort_names(names, patterns, "optim", idle=(FROZEN,))
 
 
 def schedule(group: GroupConfig, steps: int, end_lr: float) -> optax.Schedule:

@@ -53,6 +53,7 @@ def config(**changes) -> TrainConfig:
             "prefetch": 2,
             "max_failure_rate": 0.0,
         },
+        "init_from": {"all": {"pattern": ".*", "source": "fresh"}},
         "optim": {
             "groups": {
                 "connector": {"pattern": r"connector/.*|llm/embed/new", "lr": 1e-3, "warmup": 2},

@@ -55,9 +55,11 @@ def saved(tmp_path_factory):
 def test_the_newest_are_kept_and_found(saved):
     workdir, _ = saved
     assert sorted(d.name for d in (workdir / "checkpoints").iterdir()) == ["4", "5"]
-    step, tree = checkpoint.load_config(workdir)
-    assert step.name == "5" and tree["data"]["pool"] == 3
-    assert checkpoint.load_config(workdir / "checkpoints" / "4")[0].name == "4"
+    step = checkpoint.newest_step(workdir)
+    assert step.name == "5" and checkpoint.load_config(step)["data"]["pool"] == 3
+    assert checkpoint.newest_step(workdir / "checkpoints" / "4").name == "4"
+    assert checkpoint.has_step(workdir)
+    assert checkpoint.load_architecture(step) == setting(ONE)[1].config
 
 
 @pytest.mark.parametrize("sizes", [ONE, EIGHT])
@@ -97,7 +99,8 @@ def test_another_architecture_is_refused_by_the_keys_that_differ(saved):
 def test_a_folder_without_a_finished_checkpoint_is_named(tmp_path):
     (tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp" / "params").mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="no finished checkpoint"):
-        checkpoint.load_config(tmp_path)
+        checkpoint.newest_step(tmp_path)
+    assert not checkpoint.has_step(tmp_path)
 
 
 def test_the_saved_config_reads_back_as_the_config(saved):

@@ -1,0 +1,202 @@
+import contextlib
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from molmo2_jax import sharding
+from molmo2_jax.hf.config import HfError
+from molmo2_jax.models import config as models
+from molmo2_jax.models import params as parameters
+from molmo2_jax.train import init_from, loop
+from molmo2_jax.train.checkpoint import save_architecture
+from molmo2_jax.train.config import ConfigError, InitConfig
+from molmo2_jax.train.param_files import write_params
+from tests.models.small import KINDS, numbers
+from tests.models.sources import InMemory, write_hf
+from tests.train.small_run import config
+
+ONE, EIGHT = (1, 1, 1, 1), (1, 4, 1, 2)
+PARTS = {"llm": r"llm/(?!embed/new).*", "vit": r"vit/.*", "connector": r"connector/.*|llm/embed/new"}
+CONFIG = KINDS["qwen3_untied"]
+
+
+@contextlib.contextmanager
+def on_mesh(sizes=ONE, c=CONFIG):
+    devices = jax.devices()[: int(np.prod(sizes))]
+    mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, sizes, strict=True)), devices)
+    with jax.set_mesh(mesh):
+        yield mesh, parameters.structure(c)
+
+
+def values(c=CONFIG, seed=0):
+    with on_mesh(c=c) as (_, s):
+        return numbers(s.shapes, seed)
+
+
+def qwen3_directory(folder, c, arrays):
+    """A Qwen3 checkpoint of transformers, written by its own definition: rows are outputs, heads one after another."""
+    llm = c.llm
+    sizes = {
+        "hidden_size": llm.width,
+        "num_hidden_layers": llm.layers,
+        "num_attention_heads": llm.heads,
+        "num_key_value_heads": llm.kv_heads,
+        "head_dim": llm.head_dim,
+        "intermediate_size": llm.mlp,
+        "vocab_size": llm.vocab,
+    }
+    rest = {"model_type": "qwen3", "rms_norm_eps": llm.norm_eps, "tie_word_embeddings": llm.tied, "hidden_act": "silu"}
+    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": llm.rope_theta}}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(sizes | rest | rope))
+    tensors = {
+        "model.embed_tokens.weight": arrays["llm/embed/base"],
+        "model.norm.weight": arrays["llm/norm/scale"],
+        "lm_head.weight": arrays["llm/head"],
+    }
+    for layer in range(llm.layers):
+        mine = {name: x[layer] for name, x in arrays.items() if name.startswith("llm/blocks/")}
+        here = f"model.layers.{layer}"
+        for x in "qkv":
+            w_DNH = mine[f"llm/blocks/attn/{x}/w"]
+            tensors[f"{here}.self_attn.{x}_proj.weight"] = w_DNH.reshape(llm.width, -1).T
+        tensors[f"{here}.self_attn.o_proj.weight"] = mine["llm/blocks/attn/o/w"].reshape(-1, llm.width).T
+        for x in "qk":
+            tensors[f"{here}.self_attn.{x}_norm.weight"] = mine[f"llm/blocks/attn/{x}_norm/scale"]
+        for x in ("gate", "up", "down"):
+            tensors[f"{here}.mlp.{x}_proj.weight"] = mine[f"llm/blocks/mlp/{x}/w"].T
+        tensors[f"{here}.input_layernorm.weight"] = mine["llm/blocks/attn_norm/scale"]
+        tensors[f"{here}.post_attention_layernorm.weight"] = mine["llm/blocks/mlp_norm/scale"]
+    tensors = {key: np.ascontiguousarray(x) for key, x in tensors.items()}
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """A language model, a Molmo2 of Hugging Face, and one of Orbax, each with numbers of its own."""
+    root = tmp_path_factory.mktemp("sources")
+    qwen3_directory(root / "qwen3", CONFIG, values(seed=1))
+    with on_mesh() as (_, s):
+        write_hf(root / "molmo2", s, numbers(s.shapes, 2))
+        (root / "orbax").mkdir()
+        write_params(InMemory(numbers(s.shapes, 3)), s, root / "orbax" / "params", lambda n: None)
+        save_architecture(root / "orbax", s.config)
+    return root
+
+
+def asked(**sources):
+    return {part: InitConfig(PARTS[part], source) for part, source in sources.items()}
+
+
+@pytest.mark.parametrize("sizes", [ONE, EIGHT])
+def test_each_part_comes_from_its_own_source_whatever_the_mesh(sources, sizes):
+    c = asked(llm=f"hf:{sources}/qwen3", vit=f"orbax:{sources}/orbax", connector="fresh")
+    with on_mesh(sizes) as (mesh, s):
+        params, table = init_from.initial(s, mesh, c, seed=7)
+        fresh = parameters.init(s, seed=7)
+        placed = s.abstract(mesh)
+    seeds = {"llm": values(seed=1), "vit": values(seed=3), "connector": fresh}
+    for name, part in init_from.sort_parameters(s, c).items():
+        np.testing.assert_array_equal(np.asarray(params[name]), np.asarray(seeds[part][name]), err_msg=name)
+        assert (params[name].dtype, params[name].sharding) == (np.float32, placed[name].sharding)
+    count = sum(x.size for name, x in params.items() if name.startswith("vit/"))
+    assert f"vit             {count:>12,}  orbax:{sources}/orbax" in table and "fresh" in table
+
+
+def test_a_whole_molmo2_of_hugging_face_starts_a_run(sources):
+    everything = {"all": InitConfig(".*", f"hf:{sources}/molmo2")}
+    with on_mesh(EIGHT) as (mesh, s):
+        params, _ = init_from.initial(s, mesh, everything, seed=0)
+    for name, x in values(seed=2).items():
+        np.testing.assert_array_equal(np.asarray(params[name]), x, err_msg=name)
+
+
+def test_the_architecture_can_be_that_of_a_directory(sources):
+    with on_mesh():
+        found = init_from.architecture(f"hf:{sources}/molmo2")
+    assert dataclasses.replace(found, name=CONFIG.name) == CONFIG
+
+
+def replaced(part, **changes):
+    return dataclasses.replace(CONFIG, **{part: dataclasses.replace(getattr(CONFIG, part), **changes)})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "source", "message"),
+    [
+        (replaced("llm", rope_theta=5e6), "qwen3", r"init_from.llm: .*llm.rope_theta: 1000000.0 -> 5000000.0"),
+        (replaced("llm", mlp=64), "qwen3", r"llm.mlp: 48 -> 64"),
+        (replaced("llm", tied=True), "qwen3", r"llm.tied: False -> True"),
+        (replaced("llm", yarn_layers=(1,)), "molmo2", r"llm.yarn_layers: \(\) -> \(1,\)"),
+    ],
+)
+def test_another_language_model_is_refused_by_the_values_that_differ(sources, wanted, source, message):
+    with on_mesh(c=wanted) as (mesh, s), pytest.raises(ConfigError, match=message):
+        init_from.initial(s, mesh, asked(llm=f"hf:{sources}/{source}", vit="fresh", connector="fresh"), 0)
+
+
+@pytest.mark.parametrize(
+    ("c", "error", "message"),
+    [
+        (
+            asked(llm="fresh", vit="fresh"),
+            ValueError,
+            "init_from: parameter '.*' must match one group, it matches none",
+        ),
+        (
+            asked(llm="fresh", vit="fresh", connector="fresh") | {"all": InitConfig(".*", "fresh")},
+            ValueError,
+            "must match one group, it matches",
+        ),
+        (
+            asked(llm="fresh", vit="fresh", connector="fresh") | {"more": InitConfig("x", "fresh")},
+            ValueError,
+            r"init_from: groups \['more'\] match no parameter",
+        ),
+        (asked(llm="runs/a", vit="fresh", connector="fresh"), ValueError, r"init_from.llm.source is 'runs/a'"),
+        (asked(llm="fresh", vit="hf:{}/qwen3", connector="fresh"), ConfigError, "hf:.*qwen3 has no 'vit/"),
+        (asked(llm="fresh", vit="fresh", connector="hf:{}/qwen3"), ConfigError, "hf:.*qwen3 has no 'llm/embed/new'"),
+        (asked(llm="hf:{}/none", vit="fresh", connector="fresh"), HfError, "none: no such folder"),
+        (asked(llm="orbax:{}/none", vit="fresh", connector="fresh"), FileNotFoundError, "no finished checkpoint"),
+    ],
+)
+def test_nothing_is_left_unmatched(sources, c, error, message):
+    c = {group: dataclasses.replace(one, source=one.source.format(sources)) for group, one in c.items()}
+    with on_mesh() as (mesh, s), pytest.raises(error, match=message):
+        init_from.initial(s, mesh, c, 0)
+
+
+def test_a_tied_model_wants_a_head_that_is_the_embedding(sources):
+    tied = replaced("llm", tied=True)
+    with (
+        on_mesh(c=tied) as (mesh, s),
+        pytest.raises(HfError, match=r"lm_head.weight: differs from the input embedding"),
+    ):
+        init_from.initial(s, mesh, {"all": InitConfig(".*", f"hf:{sources}/molmo2")}, 0)
+
+
+def test_a_run_starts_from_a_checkpoint_and_a_bad_one_leaves_no_workdir(tmp_path):
+    mesh = {"data": 2, "fsdp": 2, "context": 1, "tensor": 2}
+    first = config(steps=1, batch=4, mesh=mesh)
+    c = dataclasses.replace(first, init_from={"all": InitConfig(".*", f"orbax:{tmp_path}/first")})
+    loop.train(first, tmp_path / "first")
+    loop.train(c, tmp_path / "second")
+    lines = [json.loads((tmp_path / run / "metrics.jsonl").read_text()) for run in ("first", "second")]
+    assert lines[1]["loss"] != lines[0]["loss"]
+
+    shutil.rmtree(tmp_path / "first" / "checkpoints" / "1" / "params" / "d")
+    with pytest.raises(ValueError):
+        loop.train(c, tmp_path / "third")
+    assert not (tmp_path / "third").exists()
+
+
+def test_presets_by_name_still_are(sources):
+    with on_mesh():
+        assert init_from.architecture("tiny") == models.TINY
+        with pytest.raises(ValueError, match="'molmo9' is unknown"):
+            init_from.architecture("molmo9")
