@@ -26,7 +26,6 @@ _VIT = {
     "width": "hidden_size",
     "mlp": "intermediate_size",
     "heads": "num_attention_heads",
-    "norm_eps": "layer_norm_eps",
 }
 _CONNECTOR = {"heads": "num_attention_heads", "head_dim": "head_dim", "mlp": "intermediate_size"}
 _LLM = {
@@ -70,7 +69,7 @@ _DEFAULTS = {
     "llama": {"attention_bias": False, "mlp_bias": False, "rope_theta": 10_000.0},
     "qwen3": {"attention_bias": False, "use_sliding_window": False},
     "olmo3": {"attention_bias": False},
-    "molmo2": {"tie_word_embeddings": False},
+    "molmo2_text": {"tie_word_embeddings": False},
 }
 
 
@@ -121,8 +120,35 @@ class _Section:
             if self.has(key) and self[key] != value:
                 raise HfError(f"{self.where}: {key} is {self[key]!r}; only {value!r} is possible here")
 
-    def take(self, fields: Mapping[str, str]) -> dict[str, Any]:
-        return {field: self[key] for field, key in fields.items()}
+    def count(self, key: str) -> int:
+        """A whole number above 0."""
+        if type(self[key]) is not int or self[key] < 1:
+            raise HfError(f"{self.where}: {key} is {self[key]!r}, not a whole number above 0")
+        return self[key]
+
+    def number(self, key: str) -> float:
+        """A number above 0."""
+        if type(self[key]) not in (int, float) or not 0 < self[key] < math.inf:
+            raise HfError(f"{self.where}: {key} is {self[key]!r}, not a number above 0")
+        return float(self[key])
+
+    def flag(self, key: str) -> bool:
+        if type(self[key]) is not bool:
+            raise HfError(f"{self.where}: {key} is {self[key]!r}, neither true nor false")
+        return self[key]
+
+    def layers(self, key: str, count: int) -> tuple[int, ...]:
+        """Layers of `count`, from 0; in the file negative ones count from the end."""
+        value = self[key]
+        if not isinstance(value, list) or any(type(x) is not int or not -count <= x < count for x in value):
+            raise HfError(f"{self.where}: {key} is {value!r}, not a list of layers among the {count} that there are")
+        return tuple(x % count for x in value)
+
+    def counts(self, fields: Mapping[str, str]) -> dict[str, int]:
+        return {field: self.count(key) for field, key in fields.items()}
+
+    def replace(self, key: str, value: Any) -> "_Section":
+        return _Section({**self._values, key: value}, self.where)
 
     def section(self, key: str, defaults: Mapping[str, Any] | None = None) -> "_Section":
         return _Section(self[key], f"{self.where}: {key}", defaults)
@@ -133,9 +159,9 @@ def read_config(config: Mapping[str, Any], where: str) -> HfModel:
 
     Raises HfError on another architecture, a missing key, or a value that this project's model does not have.
     """
-    kind = config.get("model_type")
+    kind = _Section(config, where)["model_type"]
     if kind == "molmo2":
-        return _read_molmo2(_Section(config, where, _DEFAULTS["molmo2"]))
+        return _read_molmo2(_Section(config, where))
     if kind in ("qwen3", "olmo3", "llama"):
         return HfModel(kind, None, None, _read_base_llm(_Section(config, where, _DEFAULTS[kind]), kind))
     if kind in ("siglip", "siglip2"):
@@ -152,45 +178,52 @@ def read_config(config: Mapping[str, Any], where: str) -> HfModel:
 
 def _read_molmo2(config: _Section) -> HfModel:
     vit = config.section("vit_config" if config.has("vit_config") else "vision_config")
-    adapter, text = config.section("adapter_config"), config.section("text_config")
+    adapter, text = config.section("adapter_config"), config.section("text_config", _DEFAULTS["molmo2_text"])
     llm = _read_molmo2_llm(text)
     for key, token in _TOKEN_IDS.items():
         config.check({key: llm.vocab + SPECIAL_TOKENS.index(token)})
-    layers = vit["num_hidden_layers"]
-    wanted = adapter["vit_layers"] if adapter.has("vit_layers") else adapter["vision_feature_layer"]
-    features = tuple(layer % layers for layer in wanted if -layers <= layer < layers)
-    if len(features) != len(wanted) or not features:
-        raise HfError(f"{adapter.where}: layers {wanted} are not among the {layers} of the ViT")
+    layers = vit.count("num_hidden_layers")
+    features = adapter.layers("vit_layers" if adapter.has("vit_layers") else "vision_feature_layer", layers)
+    if not features:
+        raise HfError(f"{adapter.where}: no layer of the ViT is used")
     # Released files speak of 27 layers and hold 25: those behind the last feature layer feed nothing.
     kept = max(features) + 1 if config.has("vit_config") else layers
     vit_config = _read_vit(vit, layers=kept, features=features)
     adapter.check({"num_key_value_heads": adapter["num_attention_heads"], "hidden_act": "silu"})
     adapter.check({"hidden_size": vit_config.width, "text_hidden_size": llm.width, "pooling_attention_mask": True})
-    connector = ConnectorConfig(**adapter.take(_CONNECTOR))
+    connector = ConnectorConfig(**adapter.counts(_CONNECTOR))
     if connector.heads * connector.head_dim != vit_config.width:
         raise HfError(f"{adapter.where}: {connector.heads} heads of {connector.head_dim} are not {vit_config.width}")
     return HfModel("molmo2", vit_config, connector, llm)
 
 
 def _read_vit(vit: _Section, layers: int, features: tuple[int, ...]) -> VitConfig:
-    heads = vit["num_attention_heads"]
+    heads = vit.count("num_attention_heads")
     vit.check({"hidden_act": "gelu_pytorch_tanh", "num_channels": 3, "num_key_value_heads": heads})
+    if vit.count("hidden_size") % heads:
+        raise HfError(f"{vit.where}: hidden_size is {vit['hidden_size']}, no multiple of {heads} heads")
     vit.check({"head_dim": vit["hidden_size"] // heads, "attention_bias": True})
-    side, patch = vit["image_size"], vit["patch_size"]
-    side = [side, side] if isinstance(side, int) else list(side)
-    patches = (side[0] // patch) * (side[1] // patch)
+    patch, side = vit.count("patch_size"), vit["image_size"]
+    if isinstance(side, list) and side:
+        vit.check({"image_size": [side[0]] * 2})
+        vit = vit.replace("image_size", side[0])
+    patches = (vit.count("image_size") // patch) ** 2
     vit.check({"positions": patches, "num_position_embeddings": patches})
     return VitConfig(
-        **vit.take(_VIT), layers=layers, feature_layers=features, patches=patches, patch_pixels=3 * patch**2
+        **vit.counts(_VIT),
+        layers=layers,
+        feature_layers=features,
+        patches=patches,
+        patch_pixels=3 * patch**2,
+        norm_eps=vit.number("layer_norm_eps"),
     )
 
 
 def _read_base_vit(vit: _Section) -> VitConfig:
     """A SigLIP2 tower, of which Molmo2 takes its first layers."""
     if vit.has("num_patches"):  # the variants for any aspect ratio count patches instead of pixels
-        side = math.isqrt(vit["num_patches"]) * vit["patch_size"]
-        vit = _Section({**vit._values, "image_size": side}, vit.where)
-    return _read_vit(vit, layers=vit["num_hidden_layers"], features=())
+        vit = vit.replace("image_size", math.isqrt(vit.count("num_patches")) * vit.count("patch_size"))
+    return _read_vit(vit, layers=vit.count("num_hidden_layers"), features=())
 
 
 def _read_molmo2_llm(text: _Section) -> LlmConfig:
@@ -198,43 +231,54 @@ def _read_molmo2_llm(text: _Section) -> LlmConfig:
     if text["qk_norm_type"] not in _QK_NORM:
         raise HfError(f"{text.where}: qk_norm_type is {text['qk_norm_type']!r}; known are {sorted(_QK_NORM)}")
     theta, yarn = _read_rope(text)
-    layers = text["num_hidden_layers"]
-    stretched = text["rope_scaling_layers"] if text.has("rope_scaling_layers") else range(layers)
+    layers = text.count("num_hidden_layers")
+    stretched = text.layers("rope_scaling_layers", layers) if text.has("rope_scaling_layers") else tuple(range(layers))
     return LlmConfig(
-        **text.take(_LLM),
-        kv_heads=text["num_key_value_heads"],
-        head_dim=text["head_dim"],
-        new_vocab=text["additional_vocab_size"],
+        **text.counts(_LLM),
+        kv_heads=_kv_heads(text),
+        head_dim=text.count("head_dim"),
+        new_vocab=text.count("additional_vocab_size"),
         rope_theta=theta,
         yarn=yarn,
-        yarn_layers=() if yarn is None else tuple(stretched),
-        norm_after=text["norm_after"],
+        yarn_layers=() if yarn is None else stretched,
+        norm_after=text.flag("norm_after"),
         qk_norm=_QK_NORM[text["qk_norm_type"]],
-        norm_eps=text["rms_norm_eps"] if text.has("rms_norm_eps") else text["layer_norm_eps"],
-        tied=text["tie_word_embeddings"],
+        norm_eps=text.number("rms_norm_eps" if text.has("rms_norm_eps") else "layer_norm_eps"),
+        tied=text.flag("tie_word_embeddings"),
     )
 
 
 def _read_base_llm(text: _Section, kind: str) -> LlmConfig:
     text.check({"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "use_sliding_window": False})
     theta, yarn = _read_rope(text)
-    heads = text["num_attention_heads"]
     # OLMo3 stretches its full-attention layers; its sliding window of 4,096 is not part of Molmo2-O (public reference).
-    full = [i for i, layer in enumerate(text["layer_types"]) if layer == "full_attention"] if kind == "olmo3" else None
-    every = tuple(range(text["num_hidden_layers"])) if full is None else tuple(full)
+    layers = text.count("num_hidden_layers")
+    kinds = text["layer_types"] if kind == "olmo3" else ["full_attention"] * layers
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise HfError(f"{text.where}: layer_types is {kinds!r}, not a list for {layers} layers")
     return LlmConfig(
-        **text.take(_LLM),
-        kv_heads=text["num_key_value_heads"] if text.has("num_key_value_heads") else heads,
-        head_dim=text["head_dim"] if text.has("head_dim") else text["hidden_size"] // heads,
+        **text.counts(_LLM),
+        kv_heads=_kv_heads(text),
+        head_dim=text.count("head_dim")
+        if text.has("head_dim")
+        else text.count("hidden_size") // text.count("num_attention_heads"),
         new_vocab=0,
         rope_theta=theta,
         yarn=yarn,
-        yarn_layers=() if yarn is None else every,
+        yarn_layers=() if yarn is None else tuple(i for i, each in enumerate(kinds) if each == "full_attention"),
         norm_after=kind == "olmo3",
         qk_norm={"qwen3": "head", "olmo3": "projection", "llama": "none"}[kind],
-        norm_eps=text["rms_norm_eps"],
-        tied=text["tie_word_embeddings"],
+        norm_eps=text.number("rms_norm_eps"),
+        tied=text.flag("tie_word_embeddings"),
     )
+
+
+def _kv_heads(text: _Section) -> int:
+    heads = text.count("num_attention_heads")
+    kv_heads = text.count("num_key_value_heads") if text.has("num_key_value_heads") else heads
+    if heads % kv_heads:
+        raise HfError(f"{text.where}: {heads} heads cannot share {kv_heads} key-value heads")
+    return kv_heads
 
 
 def _read_rope(text: _Section) -> tuple[float, Yarn | None]:
@@ -244,21 +288,21 @@ def _read_rope(text: _Section) -> tuple[float, Yarn | None]:
         if scaling.has("full_attention"):  # OLMo3 has one entry a kind of layer, which differ in the scaling alone
             sliding, scaling = scaling.section("sliding_attention"), scaling.section("full_attention")
             sliding.check({"rope_type": "default", "rope_theta": scaling["rope_theta"]})
-        theta = scaling["rope_theta"]
+        theta = scaling.number("rope_theta")
     else:
-        theta = text["rope_theta"]
+        theta = text.number("rope_theta")
         if not text.has("rope_scaling"):
-            return float(theta), None
+            return theta, None
         scaling = text.section("rope_scaling")
     kind = scaling["type"] if scaling.has("type") else scaling["rope_type"]
     if kind == "default":
-        return float(theta), None
+        return theta, None
     if kind != "yarn":
         raise HfError(f"{scaling.where}: rope_type is {kind!r}; known are default and yarn")
     scaling.check({"truncate": True, "mscale": None, "mscale_all_dim": None})
-    defaults = {"beta_fast": 32.0, "beta_slow": 1.0, "attention_factor": 0.1 * math.log(scaling["factor"]) + 1.0}
-    values = {f: scaling[key] if scaling.has(key) or f not in defaults else defaults[f] for f, key in _YARN.items()}
-    return float(theta), Yarn(**values)
+    defaults = {"beta_fast": 32.0, "beta_slow": 1.0, "attention_factor": 0.1 * math.log(scaling.number("factor")) + 1.0}
+    values = {f: scaling.number(_YARN[f]) if f not in defaults or scaling.has(_YARN[f]) else defaults[f] for f in _YARN}
+    return theta, Yarn(**values | {"original_positions": scaling.count(_YARN["original_positions"])})
 
 
 def write_config(c: Molmo2Config, max_positions: int, dtype: str) -> dict[str, Any]:
@@ -286,6 +330,7 @@ def write_config(c: Molmo2Config, max_positions: int, dtype: str) -> dict[str, A
         "vit_config": {
             "model_type": "molmo2",
             **_written(c.vit, _VIT),
+            "layer_norm_eps": c.vit.norm_eps,
             "num_hidden_layers": c.vit.layers,
             "num_key_value_heads": c.vit.heads,
             "head_dim": c.vit.head_dim,
