@@ -1,15 +1,12 @@
 """The Hugging Face formats a second time, as they are defined and in plain numpy: our parameters as their tensors.
 
 torch's linear maps have weights [outputs, inputs]; the outputs of a projection into heads are one head after another.
-Configs are what published files say, with the sizes of a small model.
 """
 
 import json
 
 import numpy as np
 import safetensors.numpy
-
-from molmo2_jax.models.config import LlmConfig, VitConfig
 
 
 def into_heads(w_DNH: np.ndarray) -> np.ndarray:
@@ -151,46 +148,6 @@ def siglip2(p: dict, prefix: str, convolution: bool) -> dict:
 
 
 MOLMO2 = {"released": released, "transformers": transformers}
-
-
-def llm_config(kind: str, c: LlmConfig) -> dict:
-    """config.json of a base language model, as published with transformers 4."""
-    return {
-        "model_type": kind,
-        "hidden_act": "silu",
-        "hidden_size": c.width,
-        "num_hidden_layers": c.layers,
-        "num_attention_heads": c.heads,
-        "num_key_value_heads": c.kv_heads,
-        "head_dim": c.head_dim,
-        "intermediate_size": c.mlp,
-        "vocab_size": c.vocab,
-        "rms_norm_eps": c.norm_eps,
-        "rope_theta": c.rope_theta,
-        "rope_scaling": None,
-        "tie_word_embeddings": c.tied,
-        "attention_bias": False,
-        "max_position_embeddings": 32768,
-        "layer_types": [("full" if l % 4 == 3 else "sliding") + "_attention" for l in range(c.layers)],
-        "torch_dtype": "bfloat16",
-    }
-
-
-def vit_config(c: VitConfig) -> dict:
-    """config.json of a SigLIP2 checkpoint, of which the file leaves out most."""
-    return {
-        "model_type": "siglip",
-        "text_config": {"model_type": "siglip_text_model", "hidden_size": 8, "num_hidden_layers": 1},
-        "vision_config": {
-            "model_type": "siglip_vision_model",
-            "hidden_size": c.width,
-            "intermediate_size": c.mlp,
-            "num_hidden_layers": c.layers,
-            "num_attention_heads": c.heads,
-            "image_size": 384,
-            "patch_size": 14,
-        },
-    }
 
 
 def write(folder, config: dict, tensors: dict) -> None:

@@ -1,6 +1,5 @@
 """config.json to architectures and back: files as published, as transformers 5 writes them, and what is refused."""
 
-import copy
 import dataclasses
 import json
 import math
@@ -13,116 +12,12 @@ from molmo2_jax.hf.config import HfError, read_config, write_config
 from molmo2_jax.models.config import PRESETS, SIGLIP2_SO400M, TINY
 from molmo2_jax.ops.rope import Yarn
 from molmo2_jax.train.config import build
-from tests.hf import formats
+from tests.hf import configs
+from tests.hf.configs import RELEASED, as_transformers_5_writes_it, changed
 from tests.hf.small_hf import architectures
 from tests.models.small import KINDS, OLMO, small
 
 O_7B = PRESETS["molmo2_o_7b"]
-
-# What the files of Molmo2-O-7B say: a ViT of 27 layers of which 25 are there, YaRN on the layers of a list.
-RELEASED = {
-    "architectures": ["Molmo2ForConditionalGeneration"],
-    "model_type": "molmo2",
-    "tie_word_embeddings": False,
-    "image_start_token_id": 100278,
-    "image_end_token_id": 100279,
-    "image_patch_id": 100280,
-    "image_col_id": 100281,
-    "low_res_image_start_token_id": 100282,
-    "image_low_res_id": 100284,
-    "frame_start_token_id": 100285,
-    "frame_end_token_id": 100286,
-    "use_frame_special_tokens": False,
-    "vit_config": {
-        "model_type": "molmo2",
-        "hidden_size": 1152,
-        "intermediate_size": 4304,
-        "num_hidden_layers": 27,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "head_dim": 72,
-        "hidden_act": "gelu_pytorch_tanh",
-        "layer_norm_eps": 1e-06,
-        "image_default_input_size": [378, 378],
-        "image_patch_size": 14,
-        "image_num_pos": 729,
-        "attention_dropout": 0.0,
-        "float32_attention": True,
-    },
-    "adapter_config": {
-        "model_type": "molmo2",
-        "vit_layers": [-3, -9],
-        "pooling_attention_mask": True,
-        "hidden_size": 1152,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "head_dim": 72,
-        "hidden_act": "silu",
-        "intermediate_size": 11008,
-        "text_hidden_size": 4096,
-    },
-    "text_config": {
-        "model_type": "molmo2_text",
-        "hidden_size": 4096,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 32,
-        "head_dim": 128,
-        "vocab_size": 100278,
-        "additional_vocab_size": 128,
-        "qkv_bias": False,
-        "num_hidden_layers": 32,
-        "intermediate_size": 11008,
-        "hidden_act": "silu",
-        "max_position_embeddings": 65536,
-        "rope_theta": 500000.0,
-        "rope_scaling": {
-            "rope_type": "yarn",
-            "factor": 8.0,
-            "original_max_position_embeddings": 8192,
-            "attention_factor": 1.2079441541679836,
-            "beta_fast": 32.0,
-            "beta_slow": 1.0,
-        },
-        "rope_scaling_layers": [3, 7, 11, 15, 19, 23, 27, 31],
-        "use_qk_norm": True,
-        "qk_norm_type": "olmo",
-        "layer_norm_eps": 1e-06,
-        "norm_after": True,
-        "tie_word_embeddings": False,
-    },
-}
-
-
-def changed(config: dict, **changes) -> dict:
-    """A copy with other values: `text_config__head_dim=7`, a key less with `...` for a value."""
-    config = copy.deepcopy(config)
-    for key, value in changes.items():
-        *above, last = key.split("__")
-        place = config
-        for name in above:
-            place = place[name]
-        if value is ...:
-            del place[last]
-        else:
-            place[last] = value
-    return config
-
-
-def as_transformers_5_writes_it() -> dict:
-    """The same model after `save_pretrained`: other names, 25 layers, RoPE in one place."""
-    rope = RELEASED["text_config"]["rope_scaling"] | {"rope_theta": 500000.0}
-    config = changed(RELEASED, vit_config=..., image_col_id=..., image_low_res_id=...)
-    old = RELEASED["vit_config"]
-    new = {"image_size": [378, 378], "patch_size": 14, "num_position_embeddings": 729, "num_channels": 3}
-    kept = {key: value for key, value in old.items() if not key.startswith("image_")}
-    config["vision_config"] = kept | new | {"num_hidden_layers": 25, "attention_bias": True}
-    config["adapter_config"] |= {"vision_feature_layer": [24, 18], "attention_bias": True, "mlp_bias": False}
-    del config["adapter_config"]["vit_layers"]
-    text = config["text_config"]
-    text |= {"rope_parameters": rope, "rms_norm_eps": text.pop("layer_norm_eps"), "attention_bias": False}
-    for key in ("rope_theta", "rope_scaling", "qkv_bias", "use_qk_norm"):
-        del text[key]
-    return config
 
 
 def molmo2(config: dict):
@@ -196,7 +91,7 @@ def yarn_of(c):
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
 def test_a_base_language_model(kind, tied):
     c = small(qk_norm={"qwen3": "head", "llama": "none"}[kind], tied=tied).llm
-    model = read_config(formats.llm_config(kind, c), "config.json")
+    model = read_config(configs.llm_config(kind, c), "config.json")
     assert (model.model_type, model.vit, model.connector) == (kind, None, None)
     assert model.llm == dataclasses.replace(c, new_vocab=0)
     with pytest.raises(HfError, match=f"mine is a {kind} model; a whole Molmo2 is needed"):
@@ -206,7 +101,7 @@ def test_a_base_language_model(kind, tied):
 @pytest.mark.parametrize("written_by", [4, 5])
 def test_olmo3_stretches_the_layers_with_full_attention(written_by):
     c = small(**OLMO | {"layers": 8, "yarn_layers": (3, 7)}).llm
-    config = formats.llm_config("olmo3", c)
+    config = configs.llm_config("olmo3", c)
     yarn = yarn_of(c)
     if written_by == 4:
         config["rope_scaling"] = yarn
@@ -226,7 +121,7 @@ def test_olmo3_stretches_the_layers_with_full_attention(written_by):
 
 
 def test_what_old_files_of_llama_leave_out():
-    config = formats.llm_config("llama", small(qk_norm="none", head_dim=8, kv_heads=4).llm)
+    config = configs.llm_config("llama", small(qk_norm="none", head_dim=8, kv_heads=4).llm)
     short = {
         key: value for key, value in config.items() if key not in ("head_dim", "num_key_value_heads", "rope_theta")
     }
@@ -236,7 +131,7 @@ def test_what_old_files_of_llama_leave_out():
 
 def test_a_siglip2_of_whose_config_most_is_left_out():
     vit = dataclasses.replace(SIGLIP2_SO400M, layers=27, feature_layers=())
-    config = formats.vit_config(vit)
+    config = configs.vit_config(vit)
     for tower in (config, config["vision_config"]):
         model = read_config(tower, "config.json")
         assert (model.model_type, model.vit) == ("siglip_vision_model", vit)
@@ -334,7 +229,7 @@ def test_a_value_that_is_another_model_is_named(changes, message):
 )
 def test_a_base_model_that_the_decoder_is_not_is_refused(kind, changes, message):
     with pytest.raises(HfError, match=message):
-        read_config(formats.llm_config(kind, small().llm) | changes, "config.json")
+        read_config(configs.llm_config(kind, small().llm) | changes, "config.json")
 
 
 def places(config: dict, above: str = ""):
@@ -344,8 +239,8 @@ def places(config: dict, above: str = ""):
             yield from places(value, f"{above}{key}__")
 
 
-BASES = [RELEASED, as_transformers_5_writes_it(), formats.llm_config("olmo3", small(**OLMO).llm)]
-BASES += [formats.vit_config(TINY.vit)]
+BASES = [RELEASED, as_transformers_5_writes_it(), configs.llm_config("olmo3", small(**OLMO).llm)]
+BASES += [configs.vit_config(TINY.vit)]
 
 
 @given(st.data())
