@@ -2,6 +2,7 @@
 
 molmo2 train    --config=experiments/overfit_video_point.py --workdir=runs/demo --config.optim.groups.llm.lr=1e-3
 molmo2 generate --checkpoint=runs/demo --video=clip.mp4 --prompt="Point to the penguins."
+molmo2 convert  --from=hf:allenai/Molmo2-4B --to=orbax:checkpoints/molmo2_4b
 molmo2 inspect  --config=experiments/overfit_video_point.py --out=page.html
 """
 
@@ -11,6 +12,7 @@ import sys
 COMMANDS = {
     "train": "train from a config, or go on with what is in --workdir",
     "generate": "answer a prompt about a video or image, or all prompts of a config's records",
+    "convert": "Hugging Face checkpoints to Orbax and back",
     "inspect": "a page of packed rows: tokens, weights, branches, masks, frames with their points",
 }
 

@@ -1,5 +1,6 @@
 """Answering prompts with a trained checkpoint: from text and media to text."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 
@@ -7,19 +8,24 @@ import jax
 import numpy as np
 
 from molmo2_jax import sharding
+from molmo2_jax.data.config import DataConfig
 from molmo2_jax.data.example import Example
-from molmo2_jax.data.loader import row_shape
 from molmo2_jax.data.media_error import MediaError
 from molmo2_jax.data.row import build_row
+from molmo2_jax.data.schema import RowShape
 from molmo2_jax.generate.decode import decode, prefill
 from molmo2_jax.generate.text_stream import TextStream
+from molmo2_jax.hf.processor import read_processor
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
 from molmo2_jax.text.tokenizer import Tokenizer
 from molmo2_jax.train import checkpoint
 from molmo2_jax.train.config import ConfigError, read
+from molmo2_jax.train.convert import PROCESSOR
 
 _STREAM = 8  # tokens generated between two looks at them
+_LONGEST = 36_864  # tokens that the released models were trained on
+_ROUND = 256  # lengths of rows are multiples of this many tokens
 
 
 class Answerer:
@@ -29,18 +35,18 @@ class Answerer:
         """Loads parameters, config and tokenizer.
 
         Args:
-          directory: a workdir, or one step of it.
+          directory: a workdir, one step of it, or what `molmo2 convert` wrote.
           devices: what the model is spread over, along `tensor`; all by default.
 
         Raises:
           FileNotFoundError: there is no finished checkpoint, or not the tokenizer it was trained with.
           ConfigError: its config is not one, or its model cannot be cut for so many devices.
         """
-        step, tree = checkpoint.load_config(directory)
-        self.config = read(tree)
-        architecture = models.preset(self.config.model.preset)
+        step = checkpoint.newest_step(directory)
+        architecture = checkpoint.load_architecture(step)
         self.mesh = _tensor_mesh(architecture, jax.devices() if devices is None else devices)
-        self.tok = Tokenizer.load(self.config.data.tokenizer, self.config.data.vocab_size)
+        self._run, self.data = _settings(step, architecture)
+        self.tok = Tokenizer.load(self.data.tokenizer, self.data.vocab_size)
         with jax.set_mesh(self.mesh):
             structure = parameters.structure(architecture)
             self._model = structure.model(checkpoint.load_params(step, structure, self.mesh))
@@ -64,11 +70,11 @@ class Answerer:
         Raises:
           MediaError: the prompt's media cannot be decoded.
         """
-        arrays, failures = build_row([prompt], row_shape(self.config.data))
+        arrays, failures = build_row([prompt], _row_for(prompt))
         if failures:
             raise MediaError(failures[0])
         eos = self.tok.eos_id
-        sampling = {"temperature": temperature, "top_p": top_p, "eos": eos, "run": self.config.model}
+        sampling = {"temperature": temperature, "top_p": top_p, "eos": eos, "run": self._run}
         stream, text, seen = TextStream(self.tok), "", 0
         with jax.set_mesh(self.mesh):
             row = sharding.put_rows({name: a[None] for name, a in arrays.items()}, self.mesh)
@@ -84,6 +90,37 @@ class Answerer:
                 if ended:
                     return text
                 state = decode(self._model, state, _STREAM if on_text else max_new, **sampling)
+
+
+def _row_for(prompt: Example) -> RowShape:
+    """A row for one prompt, not much longer than it, so that prompts of about one length share a program."""
+    return RowShape(-(-prompt.n_tokens // _ROUND) * _ROUND, prompt.n_crops, prompt.n_pooled)
+
+
+def _settings(step: pathlib.Path, a: models.Molmo2Config) -> tuple[models.RunConfig, DataConfig]:
+    """How the model is run and how it sees: as it was trained, or as the processor it was converted with says."""
+    tree = checkpoint.load_config(step)
+    if tree is not None:
+        c = read(tree)
+        return c.model, c.data
+    dtype = "bfloat16" if jax.default_backend() != "cpu" else "float32"  # CPUs have no fast bfloat16
+    run = models.RunConfig(a.name, dtype, "blockwise", "none", loss_chunk=1, residual_dropout=0.0, response_dropout=0.0)
+    views = read_processor(step / PROCESSOR)
+    data = DataConfig(
+        records=(),
+        tokenizer=str(step / PROCESSOR),
+        vocab_size=a.llm.vocab,
+        seq_len=_LONGEST,
+        crops=_LONGEST,
+        pooled=_LONGEST,
+        image_groups="example",
+        length_weight=1.0,
+        pool=1,
+        prefetch=1,
+        max_failure_rate=0.0,
+        **dataclasses.asdict(views),
+    )
+    return run, data
 
 
 def _tensor_mesh(a: models.Molmo2Config, devices: Sequence[jax.Device]) -> jax.sharding.Mesh:

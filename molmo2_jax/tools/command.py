@@ -9,6 +9,7 @@ from absl import app, flags, logging
 
 from molmo2_jax.data.media_error import MediaError
 from molmo2_jax.data.record import RecordError
+from molmo2_jax.hf.config import HfError
 from molmo2_jax.train.checkpoint import CheckpointError
 from molmo2_jax.train.config import ConfigError
 
@@ -44,7 +45,7 @@ def run(function: Callable[[], int], argv: list[str]) -> None:
             logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
         try:
             return function()
-        except (ConfigError, CheckpointError, RecordError, MediaError, FileNotFoundError) as error:
+        except (ConfigError, CheckpointError, HfError, RecordError, MediaError, FileNotFoundError) as error:
             print(f"{argv[0]}: {error}", file=sys.stderr)
             return 1
 
