@@ -3,56 +3,28 @@
 import shutil
 from types import SimpleNamespace
 
-import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from molmo2_jax import sharding
 from molmo2_jax.data.example import describe_prompt
 from molmo2_jax.data.media_error import MediaError
 from molmo2_jax.generate import answer as answering
 from molmo2_jax.generate.answer import Answerer
-from molmo2_jax.models import config as models
-from molmo2_jax.models import params as parameters
-from molmo2_jax.train.checkpoint import Checkpoints
-from molmo2_jax.train.config import CheckpointConfig, ConfigError, TrainConfig
-from molmo2_jax.train.optim import OptimConfig
-from molmo2_jax.train.step import State
-from tests.models.small import RUN, numbers, small
+from molmo2_jax.train.config import ConfigError
+from tests.generate.saved_run import save_run
+from tests.models.small import small
 
 # One program for all tests. Cold: the scores of a random model are small beside the noise of 151,936 draws.
 SAMPLING = {"max_new": 12, "temperature": 0.2, "top_p": 1.0, "seed": 0}
-MESH = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, data_config):
     """A workdir as training leaves it: step 1 of a model of two kv heads that knows all of Qwen's tokens."""
     directory = tmp_path_factory.mktemp("run")
-    architecture = small(vocab=151_936)
-    config = TrainConfig(
-        seed=0,
-        steps=1,
-        batch=1,
-        z_loss=0.0,
-        log_every=1,
-        mesh=MESH,
-        model=RUN,
-        data=data_config(seq_len=192, crops=1, pooled=81, max_frames=1),
-        optim=OptimConfig(groups={}, frozen=".*", b1=0.9, b2=0.95, eps=1e-6, weight_decay=0.0, clip=1.0, end_lr=0.1),
-        checkpoint=CheckpointConfig(every=1, keep=1),
-    )
-    with jax.set_mesh(sharding.make_mesh(MESH, jax.devices()[:1])):
-        params = {n: jnp.asarray(a) for n, a in numbers(parameters.structure(architecture).shapes).items()}
-        state = State(jnp.int32(1), {}, params, {"count": jnp.int32(1)})
-        checkpoints = Checkpoints(directory, config.checkpoint)
-        checkpoints.save(state, iter(grain.MapDataset.range(1).to_iter_dataset()), config, architecture)
-        checkpoints.close()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.PRESETS, RUN.preset, architecture)
-        yield directory
+    save_run(directory, small(vocab=151_936), data_config(seq_len=192, crops=1, pooled=81, max_frames=1))
+    return directory
 
 
 @pytest.fixture(scope="module")
