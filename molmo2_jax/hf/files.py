@@ -65,7 +65,7 @@ class TensorFiles:
         return f"{self.folder / self._files[key]}: tensor {key}"
 
     def read(self, key: str, rows: slice = slice(None)) -> np.ndarray:
-        """Rows of a tensor, as stored. Raises HfError where one of the numbers is not finite."""
+        """Rows of a tensor (one at least), as stored. Raises HfError where one of the numbers is not finite."""
         # Opened for every tensor: pages of an open file would stay mapped, and count as memory of this process.
         with _opened(self.folder / self._files[key]) as file:
             values = file.get_slice(key)[slice(*rows.indices(self.arrays[key].shape[0]))]
@@ -78,12 +78,12 @@ def _listed(folder: pathlib.Path) -> dict[str, set[str] | None]:
     """{file: the keys the index says it has, or None where there is no index}."""
     if (folder / INDEX).is_file():
         try:
-            weights = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            weights = dict(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"])
+        except (ValueError, KeyError, TypeError) as error:
             raise HfError(f"{folder / INDEX}: not an index of safetensors files ({error!r})") from error
         files: dict[str, set[str]] = {}
         for key, name in weights.items():
-            if pathlib.PurePath(name).name != name:
+            if not isinstance(name, str) or pathlib.PurePath(name).name != name:
                 raise HfError(f"{folder / INDEX}: tensor {key} is said to be in {name!r}, outside this folder")
             files.setdefault(name, set()).add(key)
         return files
@@ -104,13 +104,16 @@ def appearing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     """A folder to write to, which becomes `target` when the context ends well and disappears otherwise.
 
     Raises:
-      HfError: there is something at `target`.
+      HfError: there is something at `target`, or no folder can be made there.
     """
     if target.exists():
         raise HfError(f"{target}: exists; name a folder that is not there yet")
     unfinished = target.with_name(f".{target.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-    unfinished.mkdir(parents=True)
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise HfError(f"{target}: cannot be made ({error})") from error
     try:
         yield unfinished
         unfinished.rename(target)

@@ -96,7 +96,7 @@ def read_model(folder: pathlib.Path) -> HfModel:
         raise HfError(f"{path}: no such file; a directory as transformers writes it is needed")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise HfError(f"{path}: not JSON ({error})") from error
     return read_config(config, str(path))
 
