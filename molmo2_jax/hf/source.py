@@ -165,10 +165,11 @@ def _check(tensors: list[rules.Tensor], files: TensorFiles, model: HfModel) -> N
         shapes = [files.arrays[key].shape for key in tensor.keys if key in files.arrays]
         if len(shapes) < len(tensor.keys):
             continue
-        found = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+        found = (sum(shape[0] for shape in shapes), *shapes[0][1:]) if all(shapes) else ()
         if found != tensor.shape or len({shape[1:] for shape in shapes}) > 1:
             hint = "; it is transposed" if found == tensor.shape[::-1] else ""
-            wrong.append(f"{files.where(tensor.keys[0])}: shape {found}, expected {tensor.shape}{hint}")
+            there = " and ".join(map(str, shapes))
+            wrong.append(f"{files.where(tensor.keys[0])}: shape {there}, expected {tensor.shape}{hint}")
         if len({files.arrays[key].dtype for key in tensor.keys}) > 1:
             wrong.append(f"{files.where(tensor.keys[0])}: of another dtype than {tensor.keys[1]}")
     if wrong:
@@ -183,7 +184,7 @@ def tensors_of(
 
     Args:
       layout: a key of LAYOUTS.
-      dtype: what numbers are rounded to; None keeps each as it is stored.
+      dtype: what numbers are rounded to; None keeps each as it is stored (where parameters share a tensor: the widest).
 
     Raises (when a tensor is made):
       HfError: a number is not finite.
@@ -194,7 +195,8 @@ def tensors_of(
         for key, pieces in _shared_out(tensor):
             theirs = [piece.theirs for piece in pieces]
             shape = (sum(rows for rows, *_ in theirs), *theirs[0][1:])
-            arrays[key] = jax.ShapeDtypeStruct(shape, dtype or source.arrays[pieces[0].name].dtype)
+            stored = np.result_type(*(source.arrays[piece.name].dtype for piece in pieces))
+            arrays[key] = jax.ShapeDtypeStruct(shape, dtype or stored)
             made[key] = _Maker(source, pieces, arrays[key].dtype)
     return arrays, lambda key: made[key]()
 
@@ -218,11 +220,12 @@ class _Maker:
     def __call__(self) -> np.ndarray:
         rows = []
         for piece in self.pieces:
-            values = self.source.read(piece.name, piece.layer)
+            values = self.source.read(piece.name, piece.layer).astype(self.dtype, copy=False)
             if not np.isfinite(values).all():
                 layer = "" if piece.layer is None else f", layer {piece.layer}"
                 raise HfError(
-                    f"{self.source.where}: parameter {piece.name}{layer} has numbers that are NaN or infinite"
+                    f"{self.source.where}: parameter {piece.name}{layer} has numbers that are NaN or infinite as "
+                    f"{self.dtype}"
                 )
-            rows.append(piece.to_theirs(values).astype(self.dtype))
+            rows.append(piece.to_theirs(values))
         return rows[0] if len(rows) == 1 else np.concatenate(rows)

@@ -154,5 +154,5 @@ def write(folder, config: dict, tensors: dict) -> None:
     """A directory with these."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    tensors = {key: np.ascontiguousarray(x) for key, x in tensors.items()}
+    tensors = {key: np.array(x, order="C") for key, x in tensors.items()}
     safetensors.numpy.save_file(tensors, folder / "model.safetensors")
