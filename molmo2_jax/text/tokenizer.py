@@ -50,6 +50,8 @@ class Tokenizer:
         self.vocab_size = vocab_size
         self._base = base
         self._source = source
+        # Sealing makes all special; written files keep apart what is control and what texts may spell, as <think>.
+        self._ordinary = {token.content for token in base.get_added_tokens_decoder().values() if not token.special}
         self._seal()
         self._check_ids()
         self.eos_id = self.special("<|im_end|>")
@@ -110,6 +112,32 @@ class Tokenizer:
     def pieces(self, ids: Iterable[int]) -> list[str]:
         r"""One string a token, to look at: [198, 35946] -> ["\n", "我"]; bytes of a broken character as r"\xe6"."""
         return [self._bytes(i).decode("utf-8", errors="backslashreplace") for i in ids]
+
+    def to_json(self) -> str:
+        """A tokenizer.json with a token for every id up to Molmo2's last, for programs that know no offsets.
+
+            151,643 .. 151,668   <|endoftext|> ... </think>                         as in the base tokenizer
+            151,669 .. 151,935   |<EXTRA_TOKENS_0>| ... |<EXTRA_TOKENS_266>|        rows of the embedding without one
+            151,936 .. 151,949   <im_start> ... <|vit_loc|>
+
+        It adds no BOS by itself. Raises ValueError when those names or ids are taken by something else.
+        """
+        taken = self._base.get_vocab(with_added_tokens=True)
+        missing = sorted(set(range(self.vocab_size + len(SPECIAL_TOKENS))) - set(taken.values()))
+        names = {i: f"|<EXTRA_TOKENS_{k}>|" for k, i in enumerate(missing)}
+        names |= {i: SPECIAL_TOKENS[i - self.vocab_size] for i in missing if i >= self.vocab_size}
+        spec = json.loads(self._base.to_str()) | {"post_processor": None, "padding": None, "truncation": None}
+        for token in spec["added_tokens"]:
+            token["special"] = token["content"] not in self._ordinary
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        spec["added_tokens"] += [{"id": i, "content": name, **flags} for i, name in names.items()]
+        text = json.dumps(spec, ensure_ascii=False)
+        # The library numbers added tokens by itself when it reads a file, whatever the file says.
+        made = tokenizers.Tokenizer.from_str(text)
+        wrong = [name for i, name in names.items() if name in taken or made.token_to_id(name) != i]
+        if wrong:
+            raise ValueError(f"tokenizer {self._source!r}: {wrong[0]!r} cannot have the id that Molmo2 gives it")
+        return text
 
     def _seal(self) -> None:
         """Have every control token of the base ignored in texts, and list them."""

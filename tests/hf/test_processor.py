@@ -1,4 +1,4 @@
-"""The processor's files: what is written, read back and refused. Against transformers: tests/parity/test_processor.py."""
+"""Files of a processor: what is written, read back, refused. Against transformers: tests/parity/test_processor.py."""
 
 import json
 
@@ -190,7 +190,7 @@ def test_files_that_are_missing_or_broken_are_named(written):
 
 
 def test_settings_that_no_processor_has_are_refused(tmp_path, small):
-    with pytest.raises(HfError, match="fps = 1.5: a processor samples a whole number"):
+    with pytest.raises(HfError, match=r"fps = 1\.5: a processor samples a whole number"):
         write_processor(tmp_path, small, ViewSettings(8, 384, 1.5, "im"))
     with pytest.raises(HfError, match="frame_tokens is 'video', not one of"):
         write_processor(tmp_path, small, ViewSettings(8, 384, 2.0, "video"))

