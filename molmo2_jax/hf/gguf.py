@@ -11,11 +11,9 @@ Sources: the GGUF specification; llama.cpp's names for the architecture "llama".
 package `gguf`.
 """
 
-import contextlib
 import json
 import pathlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -24,7 +22,7 @@ import numpy as np
 
 from molmo2_jax.hf import gguf_tokenizer
 from molmo2_jax.hf.config import HfError
-from molmo2_jax.hf.files import write_tensors
+from molmo2_jax.hf.files import appearing, write_tensors
 
 # Metadata "llama.KEY" -> key of config.json. Others may change what the model computes: they are errors.
 _CONFIG = {
@@ -119,7 +117,7 @@ def write_directory(path: pathlib.Path, folder: pathlib.Path, progress: Callable
     """Writes the model and tokenizer of a GGUF file as the Hugging Face directory `folder`, whole or not at all.
 
     Args:
-      folder: must not exist; the one that it is in must.
+      folder: must not exist.
       progress: called with the bytes of each tensor that is done.
 
     Raises:
@@ -137,7 +135,7 @@ def write_directory(path: pathlib.Path, folder: pathlib.Path, progress: Callable
             model.metadata, model.config["max_position_embeddings"]
         ),
     }
-    with _whole(folder) as unfinished:
+    with appearing(folder) as unfinished:
         for name, content in files.items():
             text = json.dumps(content, indent=2, ensure_ascii=False)
             (unfinished / name).write_text(text + "\n", encoding="utf-8")
@@ -215,19 +213,3 @@ def _opened(path: pathlib.Path):
         return library.GGUFReader(path)
     except (IndexError, KeyError, ValueError) as error:  # what it stumbles over where bytes are missing
         raise HfError(f"{path}: not a GGUF file, or one that was cut off while it was copied ({error})") from error
-
-
-@contextlib.contextmanager
-def _whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to write in that becomes `folder` at the end, and is gone if something is raised before."""
-    if folder.exists():
-        raise HfError(f"{folder} exists already")
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished)
-        raise

@@ -162,7 +162,7 @@ def test_what_exists_is_kept(tmp_path):
     path = small.write(tmp_path / "small.gguf")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(HfError, match="out exists already"):
+    with pytest.raises(HfError, match="out: exists; name a folder that is not there"):
         convert(path, tmp_path / "out")
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
 
