@@ -44,6 +44,8 @@ def _copy(url: str) -> tempfile.TemporaryDirectory:
         files, root = fsspec.core.url_to_fs(url)
         names = [pathlib.PurePosixPath(path).name for path in files.ls(root, detail=False)]
         wanted = [name for name in names if any(pathlib.PurePath(name).match(pattern) for pattern in FILES)]
+        if not wanted:
+            raise FileNotFoundError(f"nothing of {', '.join(FILES)} is there")
         for name in tqdm.tqdm(wanted, desc=url, unit="file"):
             files.get_file(f"{root}/{name}", str(pathlib.Path(folder.name) / name))
     except (OSError, ImportError, ValueError) as error:  # unreachable; no package for it; no such kind of URL
@@ -55,7 +57,7 @@ def _copy(url: str) -> tempfile.TemporaryDirectory:
 def _from_hub(name: str) -> pathlib.Path:
     try:
         return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=list(FILES)))
-    except OSError as error:  # what the hub's client raises for an unknown name, a closed door, a dead connection
+    except (OSError, ValueError) as error:  # an unknown name, a closed door, a dead connection; no name at all
         raise HfError(
             f"{name}: neither a folder here nor to be had from the hub; check the name, the connection, and for gated "
             f"models `hf auth login` ({error})"
