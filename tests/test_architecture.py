@@ -43,8 +43,19 @@ LIBRARIES = {
     0: {"numpy", "grain", "av", "PIL", "tokenizers"},
     1: {"numpy", "jax"},
     2: {"numpy", "jax", "flax"},
-    3: {"numpy", "jax", "flax", "safetensors", "einops", "fsspec", "huggingface_hub", "ml_dtypes", "gguf", "tokenizers"},
-    4: {"numpy", "jax", "flax", "safetensors", "optax", "orbax", "grain", "tensorboardX", "tqdm"},
+    3: {
+        "numpy",
+        "jax",
+        "flax",
+        "safetensors",
+        "einops",
+        "fsspec",
+        "huggingface_hub",
+        "ml_dtypes",
+        "gguf",
+        "tokenizers",
+    },
+    4: {"numpy", "jax", "flax", "safetensors", "optax", "orbax", "tensorstore", "grain", "tensorboardX", "tqdm"},
 }
 LIBRARIES[5] = set.union(*LIBRARIES.values()) | {"absl", "ml_collections"}
 

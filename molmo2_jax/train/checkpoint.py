@@ -18,8 +18,8 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from molmo2_jax.models.config import Molmo2Config
-from molmo2_jax.models.params import Params, Structure
-from molmo2_jax.train.config import CheckpointConfig, TrainConfig
+from molmo2_jax.models.params import Params, Structure, structure
+from molmo2_jax.train.config import CheckpointConfig, TrainConfig, build
 from molmo2_jax.train.step import State
 
 
@@ -42,6 +42,10 @@ def _nested(params: Params) -> dict:
 _FIXED = re.compile(r"(batch|seed|data\.pool|optim\.frozen|optim\.groups\.[^.]+\.pattern): ")
 
 
+# A chunk of a stored array has no more than that, and no more than one layer: who wants a part of it reads all of it.
+CHUNK_BYTES = 1 << 27
+
+
 class CheckpointError(ValueError):
     """A checkpoint that does not fit what is asked of it."""
 
@@ -59,14 +63,17 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, state: State, data: grain.DatasetIterator, config: TrainConfig, architecture: Molmo2Config) -> None:
-        """Saves in the background; the next save, `wait` or `close` waits for it."""
+        """Saves in the background; the next save, `wait` or `close` waits for it. Needs a mesh to be set."""
         step = int(state.step)
         if step == self._manager.latest_step():
             return
+        s = structure(architecture)
+        cut = {name: (0,) if s.layers(name) else () for name in state.params}
+        chunks = {name: ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES, shard_axes=axes) for name, axes in cut.items()}
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.StandardSave(_nested(state.params)),
+                params=ocp.args.StandardSave(_nested(state.params), _nested(chunks)),
                 optimizer=ocp.args.StandardSave(state.optimizer),
                 data=grain.checkpoint.CheckpointSave(data),
                 config=ocp.args.JsonSave(_plain(config)),
@@ -129,36 +136,59 @@ def _check_architecture(step: pathlib.Path, saved: dict, wanted: Molmo2Config) -
         )
 
 
-def load_config(directory: str | pathlib.Path) -> tuple[pathlib.Path, dict]:
-    """(path of the newest step, its training config) of a workdir or of one step's directory.
+def has_step(workdir: str | pathlib.Path) -> bool:
+    """Whether there is a finished checkpoint to go on from."""
+    return bool(_steps(pathlib.Path(workdir)))
+
+
+def _steps(workdir: pathlib.Path) -> list[pathlib.Path]:
+    return [d for d in (workdir / "checkpoints").glob("*") if d.name.isdigit() and (d / "params").is_dir()]
+
+
+def newest_step(directory: str | pathlib.Path) -> pathlib.Path:
+    """The newest step of a workdir; or the directory itself, if it is one step or what `molmo2 convert` wrote.
 
     Raises:
       FileNotFoundError: there is no finished checkpoint.
     """
     root = pathlib.Path(directory).absolute()
-    found = (
-        [root]
-        if (root / "params").is_dir()
-        else sorted(
-            (d for d in (root / "checkpoints").glob("*") if d.name.isdigit() and (d / "params").is_dir()),
-            key=lambda d: int(d.name),
-        )
-    )
-    if not found:
+    if (root / "params").is_dir():
+        return root
+    steps = _steps(root)
+    if not steps:
         raise FileNotFoundError(
             f"{root}: no finished checkpoint there (a workdir with checkpoints/, or one of its steps)"
         )
-    return found[-1], json.loads((found[-1] / "config" / "metadata").read_text())
+    return max(steps, key=lambda d: int(d.name))
+
+
+def load_config(step: pathlib.Path) -> dict | None:
+    """The training config of a step; None where it was not trained but converted."""
+    path = step / "config" / "metadata"
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def load_architecture(step: pathlib.Path) -> Molmo2Config:
+    """The architecture of a step. Raises CheckpointError where it is not told."""
+    path = step / "architecture" / "metadata"
+    if not path.is_file():
+        raise CheckpointError(f"{step}: no architecture/metadata beside its params/")
+    return build(Molmo2Config, json.loads(path.read_text()), str(path))
+
+
+def save_architecture(folder: pathlib.Path, architecture: Molmo2Config) -> None:
+    """Writes what `load_architecture` reads."""
+    (folder / "architecture").mkdir()
+    (folder / "architecture" / "metadata").write_text(json.dumps(_plain(architecture)))
 
 
 def load_params(step: pathlib.Path, s: Structure, mesh: jax.sharding.Mesh) -> Params:
-    """Parameters alone, straight into their shards.
+    """All parameters, straight into their shards, as float32.
 
     Raises:
       CheckpointError: the checkpoint is of another architecture; the message names the keys that differ.
     """
-    saved = json.loads((step / "architecture" / "metadata").read_text())
-    _check_architecture(step, saved, s.config)
+    _check_architecture(step, _plain(load_architecture(step)), s.config)
     with ocp.StandardCheckpointer() as checkpointer:
         nested = checkpointer.restore(step / "params", _nested(s.abstract(mesh)))
     return traverse_util.flatten_dict(nested, sep="/")

@@ -9,6 +9,7 @@ from molmo2_jax import sharding
 from molmo2_jax.models import params as parameters
 from molmo2_jax.train import checkpoint, optim
 from molmo2_jax.train.config import CheckpointConfig
+from molmo2_jax.train.param_files import ParamFiles
 from molmo2_jax.train.step import abstract_state, make_state
 from tests.models.small import KINDS, numbers
 from tests.train.small_run import config
@@ -85,6 +86,14 @@ def test_parameters_load_without_the_optimizer(saved):
     assert params.keys() == s.shapes.keys()
     for name, x in (want.trainable | want.frozen).items():
         np.testing.assert_array_equal(np.asarray(params[name]), x)
+
+
+def test_parameters_are_read_a_layer_at_a_time_without_the_devices_they_were_saved_from(saved):
+    workdir, want = saved
+    files = ParamFiles(workdir / "checkpoints" / "5" / "params")
+    for name, x in (want.trainable | want.frozen).items():
+        for layer in range(len(x)) if "/blocks/" in name else (None,):
+            np.testing.assert_array_equal(files.read(name, layer), x if layer is None else x[layer])
 
 
 def test_another_architecture_is_refused_by_the_keys_that_differ(saved):
