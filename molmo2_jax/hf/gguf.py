@@ -123,20 +123,15 @@ def write_directory(path: pathlib.Path, folder: pathlib.Path, progress: Callable
     Raises:
       HfError: a file that cannot be used (see GgufModel and gguf_tokenizer.build), or `folder` exists.
     """
-    model = GgufModel(path)
-    tokenizer = gguf_tokenizer.build(model.metadata, str(path))
-    if tokenizer.get_vocab_size() != model.config["vocab_size"]:
-        raise HfError(
-            f"{path}: {tokenizer.get_vocab_size()} tokens, but llama.vocab_size is {model.config['vocab_size']}"
-        )
-    files = {
-        "config.json": model.config,
-        "tokenizer_config.json": gguf_tokenizer.tokenizer_config(
-            model.metadata, model.config["max_position_embeddings"]
-        ),
-    }
     with appearing(folder) as unfinished:
-        for name, content in files.items():
+        model = GgufModel(path)
+        tokenizer = gguf_tokenizer.build(model.metadata, str(path))
+        if tokenizer.get_vocab_size() != model.config["vocab_size"]:
+            raise HfError(
+                f"{path}: {tokenizer.get_vocab_size()} tokens, but llama.vocab_size is {model.config['vocab_size']}"
+            )
+        beside = gguf_tokenizer.tokenizer_config(model.metadata, model.config["max_position_embeddings"])
+        for name, content in {"config.json": model.config, "tokenizer_config.json": beside}.items():
             text = json.dumps(content, indent=2, ensure_ascii=False)
             (unfinished / name).write_text(text + "\n", encoding="utf-8")
         tokenizer.save(str(unfinished / "tokenizer.json"))

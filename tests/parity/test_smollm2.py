@@ -22,15 +22,17 @@ from molmo2_jax import sharding
 from molmo2_jax.data.schema import RowShape, empty_row
 from molmo2_jax.generate.decode import decode, prefill
 from molmo2_jax.hf import gguf
-from molmo2_jax.hf.source import HfSource
 from molmo2_jax.models import params as parameters
+from molmo2_jax.models.config import SMOLLM2_135M
 from molmo2_jax.models.molmo2 import logits
 from molmo2_jax.text.tokenizer import Tokenizer
+from molmo2_jax.train.config import InitConfig
+from molmo2_jax.train.init_from import initial
 from tests.models.small import RUN, small
 from tests.parity.test_gguf import assert_same_config, read_by_transformers
 
 ROOT = pathlib.Path(__file__).parents[2]
-VOCAB = 49_152
+VOCAB = SMOLLM2_135M.vocab
 NEW = 40  # tokens of an answer
 
 CHAT = (
@@ -77,14 +79,15 @@ def theirs(folder):
 
 @pytest.fixture(scope="module")
 def ours(folder):
-    """(mesh, our model): the decoder from the directory, a small ViT and connector that no text meets."""
+    """(mesh, model) as a run starts from the directory; no text meets its small, fresh ViT and connector."""
     mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
+    sources = {
+        "llm": InitConfig(r"llm/(?!embed/new).*", f"hf:{folder}"),
+        "vision": InitConfig(r"vit/.*|connector/.*|llm/embed/new", "fresh"),
+    }
     with jax.set_mesh(mesh):
-        source = HfSource(folder, "smollm2", None)
-        llm = dataclasses.replace(source.model.llm, new_vocab=128)
-        s = parameters.structure(dataclasses.replace(small(), llm=llm))
-        drawn = parameters.init(s, 0, [name for name in s.shapes if name not in source.arrays])
-        return mesh, s.model(drawn | parameters.place(dict.fromkeys(source.arrays, source), s, mesh))
+        s = parameters.structure(dataclasses.replace(small(), llm=SMOLLM2_135M))
+        return mesh, s.model(initial(s, mesh, sources, seed=0)[0])
 
 
 @pytest.fixture(scope="module")
