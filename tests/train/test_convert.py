@@ -1,0 +1,225 @@
+"""Conversions there and back, to the bit; what keeps its dtype and its processor; and that none is left half."""
+
+import dataclasses
+import json
+
+import fsspec
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from molmo2_jax import sharding
+from molmo2_jax.hf import fetch, files
+from molmo2_jax.hf.config import HfError, write_config
+from molmo2_jax.hf.files import INDEX, SINGLE
+from molmo2_jax.hf.processor import FILES, read_processor
+from molmo2_jax.models.params import structure
+from molmo2_jax.text.tokenizer import Tokenizer
+from molmo2_jax.train import checkpoint, convert
+from molmo2_jax.train.checkpoint import CheckpointError, load_architecture
+from tests.generate.saved_run import save_run
+from tests.hf import formats
+from tests.hf.small_hf import assert_equal, read_all, source
+from tests.models.small import KINDS, small
+from tests.train.converted import VIEWS, parameters, read_orbax, tokenizer, write_hf, write_orbax
+
+FLOAT32, BFLOAT16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)
+
+
+def to_hf(source, target, layout="released", dtype=None):
+    return convert.orbax_to_hf(str(source), target, layout=layout, dtype=dtype, max_positions=4096)
+
+
+def tensors(folder):
+    """Of all files of a directory."""
+    out = {}
+    for path in folder.glob("*.safetensors"):
+        out |= safetensors.numpy.load_file(path)
+    return out
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def processor(folder):
+    return {name: content for name, content in contents(folder).items() if name in FILES}
+
+
+@pytest.fixture
+def sharded(monkeypatch):
+    monkeypatch.setattr(files, "SHARD_BYTES", 40_000)
+
+
+# There and back
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout", "dtype"),
+    [
+        ("qwen3_tied", "released", FLOAT32),
+        ("qwen3_tied", "transformers", BFLOAT16),
+        ("qwen3_untied", "transformers", FLOAT32),
+        ("olmo3", "released", BFLOAT16),
+    ],
+)
+def test_orbax_to_hf_to_orbax(tmp_path, sharded, kind, layout, dtype):
+    c = KINDS[kind]
+    p = parameters(c, dtype)
+    write_orbax(tmp_path / "small", c, p)
+    to_hf(tmp_path / "small", tmp_path / "hf" / "small", layout)
+    assert (tmp_path / "hf" / "small" / INDEX).is_file()
+    convert.hf_to_orbax(str(tmp_path / "hf" / "small"), tmp_path / "back")
+    assert_equal(read_orbax(tmp_path / "back"), p)
+    assert load_architecture(tmp_path / "back") == dataclasses.replace(c, name="small")
+    to_hf(tmp_path / "back", tmp_path / "again", layout)
+    assert contents(tmp_path / "again") == contents(tmp_path / "hf" / "small")  # the same files to the byte
+
+
+@pytest.mark.parametrize(
+    ("kind", "layout", "dtype"),
+    [
+        ("qwen3_tied", "released", BFLOAT16),
+        ("olmo3", "transformers", FLOAT32),
+    ],
+)
+def test_hf_to_orbax_to_hf(tmp_path, sharded, kind, layout, dtype):
+    c = KINDS[kind]
+    p = parameters(c, dtype)
+    there = write_hf(tmp_path / "hf", c, p, layout)
+    convert.hf_to_orbax(str(there), tmp_path / "orbax")
+    assert_equal(read_orbax(tmp_path / "orbax"), p)
+    to_hf(tmp_path / "orbax", tmp_path / "back", layout)
+    assert_equal(tensors(tmp_path / "back"), formats.MOLMO2[layout](p))
+    assert len(list((tmp_path / "back").glob("*.safetensors"))) > 3
+    assert processor(tmp_path / "back") == processor(there) and len(processor(there)) == 7
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["dtype"] == str(dtype)
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["text_config"]["max_position_embeddings"] == 4096
+
+
+def test_numbers_are_rounded_when_asked(tmp_path):
+    c = small()
+    p = parameters(c)
+    write_orbax(tmp_path / "orbax", c, p)
+    to_hf(tmp_path / "orbax", tmp_path / "hf", dtype=BFLOAT16)
+    assert_equal(tensors(tmp_path / "hf"), formats.released({name: x.astype(BFLOAT16) for name, x in p.items()}))
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_a_url_is_a_source(tmp_path):
+    c = small()
+    p = parameters(c)
+    memory = fsspec.filesystem("memory")
+    for path in write_hf(tmp_path / "hf", c, p).iterdir():
+        memory.pipe_file(f"/bucket/released/{path.name}", path.read_bytes())
+    line = convert.hf_to_orbax("memory://bucket/released", tmp_path / "orbax")
+    memory.rm("/bucket", recursive=True)
+    fetch._copy.cache_clear()
+    assert_equal(read_orbax(tmp_path / "orbax"), p)
+    assert load_architecture(tmp_path / "orbax").name == "released" and line.endswith("parameters of released")
+
+
+# What training left
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, data_config):
+    root = tmp_path_factory.mktemp("run")
+    tok = tokenizer(root / "tok", 320)
+    data = data_config(tokenizer=tok, vocab_size=320, max_crops=5, max_frames=64, frame_tokens="frame")
+    save_run(root / "run", small(), data)
+    return root / "run"
+
+
+@pytest.mark.parametrize("place", ["", "checkpoints/1"])
+def test_a_run_becomes_a_directory_with_the_processor_of_its_config(workdir, tmp_path, place):
+    line = to_hf(workdir / place, tmp_path / "hf")
+    p = parameters(small())
+    assert_equal(read_all(source(tmp_path / "hf")), p)
+    assert read_processor(tmp_path / "hf") == VIEWS
+    assert Tokenizer.load(str(tmp_path / "hf"), 320).encode("Hi") == [72, 105]
+    assert line.startswith(f"{tmp_path / 'hf'}: {len(formats.released(p))} tensors, 0.00 GB, ")
+    assert line.endswith(f" {sum(x.size for x in p.values()):,} parameters of small")
+
+
+def test_weights_alone_are_converted_too(tmp_path):
+    c = small()
+    there = tmp_path / "hf"
+    formats.write(there, write_config(c, 4096, "float32"), formats.released(parameters(c)))
+    convert.hf_to_orbax(str(there), tmp_path / "orbax")
+    to_hf(tmp_path / "orbax", tmp_path / "back")
+    assert contents(tmp_path / "back").keys() == {"config.json", SINGLE}
+
+
+def test_a_converted_checkpoint_loads_into_shards(tmp_path):
+    c = KINDS["olmo3"]
+    p = parameters(c, BFLOAT16)
+    convert.hf_to_orbax(str(write_hf(tmp_path / "small", c, p)), tmp_path / "orbax")
+    eight = sharding.make_mesh(dict(zip(sharding.MESH_AXES, (2, 2, 1, 2), strict=True)), jax.devices()[:8])
+    with jax.set_mesh(eight):
+        s = structure(load_architecture(tmp_path / "orbax"))
+        found = checkpoint.load_params(tmp_path / "orbax", s, eight)
+    assert_equal({n: np.asarray(x) for n, x in found.items()}, {n: x.astype(FLOAT32) for n, x in p.items()})
+
+
+# What fails
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("disk full")], ids=repr)
+def test_a_conversion_that_stops_in_the_middle_leaves_nothing(tmp_path, monkeypatch, error):
+    c = small()
+    p = parameters(c)
+    there = write_hf(tmp_path / "in" / "hf", c, p)
+    orbax = write_orbax(tmp_path / "in" / "orbax", c, p)
+    calls = []
+
+    def stop_at_20(read):
+        def stopping(*arguments):
+            calls.append(arguments)
+            if len(calls) == 20:
+                raise error
+            return read(*arguments)
+
+        return stopping
+
+    for kind, run in ((convert.HfSource, convert.hf_to_orbax), (convert.ParamFiles, to_hf)):
+        monkeypatch.setattr(kind, "read", stop_at_20(kind.read))
+        calls.clear()
+        with pytest.raises(type(error)):
+            run(str(there if kind is convert.HfSource else orbax), tmp_path / "out")
+        assert len(calls) == 20
+        assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_the_format_cannot_express_is_named_before_a_number_is_read(tmp_path, monkeypatch):
+    c = small(qk_norm="none")
+    write_orbax(tmp_path / "orbax", c, parameters(c))
+    monkeypatch.setattr(convert.ParamFiles, "read", None)
+    with pytest.raises(HfError, match=r"cannot express llm.qk_norm = 'none'"):
+        to_hf(tmp_path / "orbax", tmp_path / "hf")
+    assert [path.name for path in tmp_path.iterdir()] == ["orbax"]
+
+
+def test_a_parameter_that_is_not_finite_is_not_exported(tmp_path):
+    c = small()
+    p = parameters(c)
+    p["vit/blocks/up/w"][1, 0, 0] = np.nan
+    write_orbax(tmp_path / "orbax", c, p)
+    with pytest.raises(HfError, match=r"^.*/orbax/params: parameter vit/blocks/up/w, layer 1 has numbers that are NaN"):
+        to_hf(tmp_path / "orbax", tmp_path / "hf")
+    assert [path.name for path in tmp_path.iterdir()] == ["orbax"]
+
+
+def test_a_checkpoint_that_is_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}/gone: no finished checkpoint there"):
+        to_hf(tmp_path / "gone", tmp_path / "hf")
+    orbax = write_orbax(tmp_path / "orbax", small(), parameters(small()))
+    (orbax / "params" / "manifest.ocdbt").unlink()
+    with pytest.raises(CheckpointError, match=f"{orbax}/params: a damaged checkpoint"):
+        to_hf(orbax, tmp_path / "hf")
+    (orbax / "architecture" / "metadata").unlink()
+    with pytest.raises(CheckpointError, match=f"{orbax}: no architecture/metadata"):
+        to_hf(orbax, tmp_path / "hf")
+    assert [path.name for path in tmp_path.iterdir()] == ["orbax"]
