@@ -1,9 +1,10 @@
-"""What tests of several floors share: the real tokenizer, the real clip, and a small data config."""
+"""What tests of several floors share: the real tokenizer, the real clip, a small data config, and the command."""
 
 import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 # Before anything imports jax: meshes of the tests are made of eight simulated devices. Programs run once or twice, so
@@ -13,8 +14,11 @@ FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_lev
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 
 import pytest
+from absl import app
+from absl.testing import flagsaver
 from hypothesis import settings
 
+from molmo2_jax import cli
 from molmo2_jax.data.config import DataConfig
 
 STREET = Path(__file__).parent.parent / "experiments" / "street"
@@ -80,3 +84,26 @@ def data_config():
         return dataclasses.replace(config, **changes)
 
     return make
+
+
+@pytest.fixture
+def molmo2(monkeypatch, capsys, tmp_path):
+    """Runs the command in this process: (exit status, stdout, stderr). Afterwards flags and path are as before."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["molmo2", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = stop.value.code
+        if isinstance(code, str):  # what Python prints before it exits with 1
+            code, err = 1, f"{err}{code}\n"
+        return code or 0, out, err
+
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "_base", raising=False)
+    monkeypatch.chdir(tmp_path)
+    app.define_help_flags()  # once a process, so that they must not go with the others
+    saved = flagsaver.save_flag_values()
+    yield run
+    flagsaver.restore_flag_values(saved)

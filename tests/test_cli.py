@@ -4,8 +4,7 @@ import pathlib
 import sys
 
 import pytest
-from absl import app, flags
-from absl.testing import flagsaver
+from absl import flags
 
 from molmo2_jax import cli
 from molmo2_jax.train import loop
@@ -15,29 +14,6 @@ CONFIG = str(pathlib.Path(__file__).parents[1] / "experiments" / "overfit_video_
 
 # ml_collections loads config files the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-
-
-@pytest.fixture
-def molmo2(monkeypatch, capsys, tmp_path):
-    """Runs the command in this process: (exit status, stdout, stderr). Afterwards flags and path are as before."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["molmo2", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = stop.value.code
-        if isinstance(code, str):  # what Python prints before it exits with 1
-            code, err = 1, f"{err}{code}\n"
-        return code or 0, out, err
-
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "_base", raising=False)
-    monkeypatch.chdir(tmp_path)
-    app.define_help_flags()  # once a process, so that they must not go with the others
-    saved = flagsaver.save_flag_values()
-    yield run
-    flagsaver.restore_flag_values(saved)
 
 
 @pytest.fixture
