@@ -144,6 +144,7 @@ def write_tensors(
             tensors[key] = value
             progress(value.nbytes)
         safetensors.numpy.save_file(tensors, folder / name, metadata={"format": "pt"})
+        (folder / name).chmod(0o644)  # the library keeps its files to their owner
     if len(shards) > 1:
         weights = {key: name for name, keys in zip(names, shards, strict=True) for key in keys}
         index = {"metadata": {"total_size": sum(_nbytes(a) for a in arrays.values())}, "weight_map": weights}

@@ -118,6 +118,25 @@ OLMO3_7B_INSTRUCT = LlmConfig(
 )
 
 
+SMOLLM2_135M = LlmConfig(  # a Llama by its values; small enough to start experiments from on any machine
+    width=576,
+    layers=30,
+    heads=9,
+    kv_heads=3,
+    head_dim=64,
+    mlp=1536,
+    vocab=49_152,
+    new_vocab=128,
+    rope_theta=100_000.0,
+    yarn=None,
+    yarn_layers=(),
+    norm_after=False,
+    qk_norm="none",
+    norm_eps=1e-5,
+    tied=True,
+)
+
+
 def _released(name: str, llm: LlmConfig) -> Molmo2Config:
     return Molmo2Config(name, SIGLIP2_SO400M, ConnectorConfig(heads=16, head_dim=72, mlp=llm.mlp), llm)
 
@@ -137,6 +156,9 @@ PRESETS = {
     "molmo2_8b": _released("molmo2_8b", QWEN3_8B),
     "molmo2_o_7b": _released("molmo2_o_7b", OLMO3_7B_INSTRUCT),
     "tiny": TINY,
+    "smollm2_135m": dataclasses.replace(
+        TINY, name="smollm2_135m", connector=dataclasses.replace(TINY.connector, mlp=1536), llm=SMOLLM2_135M
+    ),
 }
 
 
