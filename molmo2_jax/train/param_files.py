@@ -104,7 +104,8 @@ def write_params(source: ParameterSource, s: Structure, folder: pathlib.Path, pr
     """
     _check(source, s)
     leaves = {name: _Leaf(source, name, s.layers(name), progress) for name in s.shapes}
-    registry = ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler()))
+    arrays = ocp.type_handlers.get_type_handler(jax.Array)  # Orbax warns where there is none
+    registry = ocp.type_handlers.create_type_handler_registry((_Leaf, _LeafHandler()), (jax.Array, arrays))
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, use_compression=False)
     folder = folder.absolute()
     with ocp.Checkpointer(handler) as checkpointer:
