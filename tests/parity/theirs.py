@@ -1,0 +1,187 @@
+"""transformers' side of the parity suite: its models loaded from our exports, its inputs made from our rows.
+
+Everything is float32 with eager attention. What makes the two comparable:
+  * one example a row, its turns in a chain: transformers knows neither packing nor branches;
+  * `mm_token_type_ids` is 1 at every token of an image or a frame (also their start, end and column tokens), and all of
+    these see each other in both directions, across images and frames too: our image_groups = "example";
+  * frames are wrapped in <im_start> ... <im_end>, as by the released processors;
+  * the loss is ours, made of transformers' logits: sum(w * CE) / sum(w) + 1e-4 * sum(w * logsumexp^2) / sum(w).
+"""
+
+import functools
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Molmo2Config, Molmo2ForConditionalGeneration, PreTrainedModel
+
+from molmo2_jax.data import image
+from molmo2_jax.data.schema import PATCHES
+from molmo2_jax.hf import rules
+from molmo2_jax.models.params import Structure
+from tests.hf.small_hf import structure
+from tests.models.sources import write_hf
+from tests.parity import cases, ours
+
+
+@functools.cache
+def loaded(kind: str, layout: str = "released", change: Callable = dict) -> tuple[Molmo2ForConditionalGeneration, dict]:
+    """(model, what transformers says of its loading) of an export of the drawn weights of a kind, after a `change`."""
+    s = structure(cases.KINDS[kind])
+    with tempfile.TemporaryDirectory() as folder:
+        write_hf(pathlib.Path(folder), s, change(cases.weights(s.shapes)), layout)
+        model, info = Molmo2ForConditionalGeneration.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+        )
+    return model.eval(), info
+
+
+def made() -> Molmo2ForConditionalGeneration:
+    """cases.KINDS["olmo3"] in transformers' own words, but with a ViT block behind the last feature layer.
+
+    Of the layouts of files only transformers' own can hold that.
+    """
+    yarn = {"rope_type": "yarn", "factor": 8.0, "attention_factor": 1.2079441541679836, "beta_fast": 32.0}
+    yarn |= {"beta_slow": 1.0, "original_max_position_embeddings": 512, "rope_theta": 500_000.0}
+    heads = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 16, "hidden_size": 48}
+    config = Molmo2Config(
+        vision_config=heads | {"intermediate_size": 80, "num_hidden_layers": 4},
+        adapter_config=heads | {"vision_feature_layer": [2, 0], "intermediate_size": 96, "text_hidden_size": 64},
+        text_config={
+            "hidden_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 24,
+            "intermediate_size": 96,
+            "vocab_size": 320,
+            "max_position_embeddings": 4096,
+            "qk_norm_type": "olmo",
+            "norm_after": True,
+            "rope_parameters": yarn,
+            "rope_scaling_layers": [0, 2],
+        },
+        image_start_token_id=320,
+        image_end_token_id=321,
+        image_patch_id=322,
+        low_res_image_start_token_id=324,
+        frame_start_token_id=327,
+        frame_end_token_id=328,
+    )
+    config._attn_implementation = "eager"
+    return redrawn(Molmo2ForConditionalGeneration(config))
+
+
+def redrawn(model: PreTrainedModel) -> PreTrainedModel:
+    """A model of transformers' own making with drawn weights in place of its small and constant ones."""
+    state = model.state_dict()
+    drawn = cases.weights({name: tuple(x.shape) for name, x in state.items()})
+    model.load_state_dict({name: torch.from_numpy(x) for name, x in drawn.items()})
+    model.tie_weights()
+    return model.eval()
+
+
+def inputs(media: Sequence[str], answered: bool = True) -> dict[str, torch.Tensor]:
+    """Rows as transformers' processor would give them: text left-padded, the media of all rows one after the other."""
+    rows = [cases.case(medium, answered) for medium in media]
+    longest = max(case.tokens for case in rows)
+
+    def padded(values_of: Callable[[cases.Case], np.ndarray]) -> torch.Tensor:
+        values = [values_of(case)[: case.tokens] for case in rows]
+        return torch.from_numpy(np.stack([np.pad(x, (longest - len(x), 0)) for x in values])).long()
+
+    out = {
+        "input_ids": padded(lambda case: case.row["tokens"]),
+        "attention_mask": padded(lambda case: np.ones_like(case.row["tokens"])),
+        "mm_token_type_ids": padded(lambda case: case.row["image_group"]),
+    }
+    if not any(case.crops for case in rows):
+        return out
+    pixels = np.concatenate([case.row["crops"][: case.crops] for case in rows])
+    firsts = PATCHES * np.cumsum([0, *(case.crops for case in rows)])
+    pooling = [case.row["pooling"][: case.pooled] for case in rows]
+    pooling = np.concatenate([np.where(x < 0, x, x + first) for x, first in zip(pooling, firsts, strict=False)])
+    pixels, pooling = torch.from_numpy(pixels.astype(np.float32) / 255 * 2 - 1), torch.from_numpy(pooling).long()
+    if "video" in media:
+        grids = torch.tensor([[len(cases.TIMES), 9, 9]] * len(media))
+        return out | {"pixel_values_videos": pixels, "video_token_pooling": pooling, "video_grids": grids}
+    tilings = [tiling for medium in media for tiling in cases.TILINGS[medium]]
+    return out | {
+        "pixel_values": pixels,
+        "image_token_pooling": pooling[:, :4],
+        "image_grids": torch.tensor([sum(image.image_grid(tiling), ()) for tiling in tilings]),
+        "image_num_crops": torch.tensor([1 + rows * columns for rows, columns in tilings]),
+    }
+
+
+def forward(model: Molmo2ForConditionalGeneration, media: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Every sub-module's output by our names for them: crops and visual tokens of all rows, tokens left-padded."""
+    vision, decoder = model.model.multi_modal_projector, model.model.language_model
+    out: dict[str, torch.Tensor] = {}
+
+    def before(name, take):
+        return lambda _, args, kwargs: out.update({name: take(*args, **kwargs)})
+
+    def after(name):
+        return lambda _, args, y: out.update({name: y})
+
+    hooks = [
+        vision.register_forward_pre_hook(before("features", lambda x, pooling: x), with_kwargs=True),
+        vision.image_projector.register_forward_hook(after("visual")),
+        decoder.register_forward_pre_hook(
+            before("embedded", lambda inputs_embeds, **_: inputs_embeds), with_kwargs=True
+        ),
+        *(block.register_forward_hook(after(f"block {layer}")) for layer, block in enumerate(decoder.layers)),
+        decoder.norm.register_forward_hook(after("norm")),
+    ]
+    given = inputs(media)
+    positions = (given["attention_mask"].cumsum(-1) - 1).clamp(min=0)  # as `generate` counts them
+    out["logits"] = model(**given, position_ids=positions).logits
+    for hook in hooks:
+        hook.remove()
+    return out
+
+
+@functools.cache
+def outputs(kind: str, media: tuple[str, ...]) -> dict[str, np.ndarray]:
+    with torch.no_grad():
+        return {name: x.numpy() for name, x in forward(loaded(kind)[0], media).items()}
+
+
+def gradients(kind: str, batches: Sequence[Sequence[str]]) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss over the rows of all batches, and its gradients by our names and in our shapes."""
+    model = loaded(kind)[0]
+    total = sum(cases.case(medium, True).row["loss_weights"].sum() for media in batches for medium in media)
+    model.zero_grad()
+    loss = 0.0
+    for media in batches:
+        logits = forward(model, media)["logits"]
+        share = sum(_weighted_loss(logits[b], cases.case(medium, True)) for b, medium in enumerate(media)) / total
+        share.backward()
+        loss += share.item()
+    s = structure(cases.KINDS[kind])
+    return loss, _by_our_names(s, {name: p.grad.numpy() for name, p in model.named_parameters()})
+
+
+def _weighted_loss(logits_SV: torch.Tensor, case: cases.Case) -> torch.Tensor:
+    logits_SV = logits_SV[-case.tokens :]
+    w, target = (torch.from_numpy(case.row[name][: case.tokens]) for name in ("loss_weights", "targets"))
+    learned = w > 0  # elsewhere a target may be a token without a logit
+    ce = cross_entropy(logits_SV[learned], target[learned].long(), reduction="none")
+    return (w[learned] * (ce + ours.Z_LOSS * logits_SV[learned].logsumexp(-1) ** 2)).sum()
+
+
+def _by_our_names(s: Structure, theirs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Gradients go where their weights go; a tied table, which transformers has twice, has the sum of both."""
+    out = {name: np.zeros(shape, np.float32) for name, shape in s.shapes.items()}
+    for tensor in rules.expand(rules.native(s.config.llm), s.shapes, lambda name: s.layers(name) is not None):
+        rest = theirs.pop(tensor.keys[0])
+        for piece in tensor.pieces:
+            rows, rest = np.split(rest, piece.theirs[:1])
+            target = out[piece.name] if piece.layer is None else out[piece.name][piece.layer]
+            target += piece.to_ours(rows)
+    assert not theirs, sorted(theirs)
+    return out
