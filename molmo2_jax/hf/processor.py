@@ -46,7 +46,8 @@ _VIEW = {
 }
 _FIXED = {  # file -> what it says, whatever the settings
     IMAGES: _VIEW | {"pooling_size": [image.IMAGE_POOL] * 2, "overlap_margins": [image.MARGIN] * 2},
-    VIDEOS: _VIEW | {"pooling_size": [image.FRAME_POOL] * 2},
+    # Unless told to, transformers does neither with frames.
+    VIDEOS: _VIEW | {"pooling_size": [image.FRAME_POOL] * 2, "do_rescale": True, "do_normalize": True},
     PROCESSOR: {
         "image_use_col_tokens": True,
         "use_single_crop_col_tokens": False,
@@ -97,8 +98,7 @@ def write_processor(folder: pathlib.Path, tok: Tokenizer, settings: ViewSettings
         },
         VIDEOS: {
             "video_processor_type": "Molmo2VideoProcessor",
-            "do_sample_frames": True,
-            "frame_sample_mode": _USUAL["frame_sample_mode"],
+            **_USUAL,
             "num_frames": settings.max_frames,
             "max_fps": fps,
             "sampling_fps": fps,

@@ -58,6 +58,10 @@ def test_values_are_those_of_the_released_repositories(written):
         "size": {"height": 378, "width": 378},
     }
     assert load(written / VIDEOS) == {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
         "do_sample_frames": True,
         "frame_sample_mode": "uniform_last_frame",
         "image_mean": [0.5, 0.5, 0.5],
@@ -68,6 +72,7 @@ def test_values_are_those_of_the_released_repositories(written):
         "pooling_size": [3, 3],
         "processor_class": "Molmo2Processor",
         "resample": 2,
+        "rescale_factor": 1 / 255,
         "sampling_fps": 2,
         "size": {"height": 378, "width": 378},
         "video_processor_type": "Molmo2VideoProcessor",
@@ -167,6 +172,7 @@ def test_a_value_that_our_views_or_layout_do_not_have_is_named(written, file, ke
         (IMAGES, "pooling_size"),
         (VIDEOS, "num_frames"),
         (VIDEOS, "max_fps"),
+        (VIDEOS, "do_normalize"),  # transformers would leave frames as bytes
         (PROCESSOR, "use_frame_special_tokens"),
         (PROCESSOR, "use_single_crop_col_tokens"),  # transformers would take it to be that of the grid
     ],

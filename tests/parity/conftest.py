@@ -1,0 +1,42 @@
+"""What every comparison with transformers needs: a torch that computes alike everywhere, a torchvision that imports."""
+
+import json
+import os
+
+# torch's plain kernels. Those for AVX fuse multiplication and addition, so that a resize meets the middle between two
+# bytes at other places than on a machine without them: 129 of the 53 million bytes of 28 photographs are off by one.
+os.environ["ATEN_CPU_CAPABILITY"] = "default"
+
+import pytest
+import torch
+
+try:
+    import torchvision
+except RuntimeError:
+    # A wheel made for CUDA cannot load its operators beside a torch for CPUs, and needs only these two to be declared.
+    operators = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision  # noqa: F401
+
+from transformers import AutoProcessor
+
+from molmo2_jax.hf.processor import ViewSettings, write_processor
+
+# Threads of torch wait for each other by spinning: beside other work on few cores they cost ten times what they do.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def processor_folder(tokenizer, tmp_path_factory):
+    """A directory with our files: Qwen3's tokenizer, values as released; a config.json beside them."""
+    folder = tmp_path_factory.mktemp("processor")
+    write_processor(folder, tokenizer, ViewSettings(max_crops=8, max_frames=384, fps=2.0, frame_tokens="im"))
+    (folder / "config.json").write_text(json.dumps({"model_type": "molmo2"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def processor(processor_folder):
+    """transformers' processor, loaded from them."""
+    return AutoProcessor.from_pretrained(processor_folder)

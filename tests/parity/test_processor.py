@@ -1,0 +1,289 @@
+"""Our prompts against transformers' Molmo2Processor, loaded from the files we write: strings, tokens, views, pooling.
+
+Images are given to it as its `load_image` reads files: upright, RGB, without alpha. Frames of a video are the same for
+both: transformers 5.23 would take the frames 0, n/k, 2n/k, ... and never the last one, where the released models'
+processors and our data code take the last one, too.
+"""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from jinja2 import TemplateError
+from PIL import Image
+from transformers.image_utils import load_image
+from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geometry
+
+from molmo2_jax.data import image as image_lib
+from molmo2_jax.data import layout, tree
+from molmo2_jax.data.example import describe_prompt
+from molmo2_jax.data.video import decode_frames
+from molmo2_jax.text import chat
+
+QUESTION = "Point to the cyclists.\nHow many are there? 你好 "
+
+
+# Photographs: frames of the street clip, cut and stored in every way that matters
+
+
+def _with_alpha(frame):
+    frame.putalpha(Image.linear_gradient("L").resize(frame.size))
+    return frame
+
+
+PHOTOS = {
+    "frame.png": lambda frame: frame,
+    "wide.jpg": lambda frame: frame.resize((3000, 200)),
+    "tall.jpg": lambda frame: frame.crop((200, 0, 300, 272)).resize((200, 3000)),
+    "large.jpg": lambda frame: frame.resize((4000, 3000)),
+    "square.png": lambda frame: frame.crop((180, 0, 452, 272)).resize((1000, 1000)),
+    "small.png": lambda frame: frame.crop((300, 100, 431, 181)),
+    "tiny.png": lambda frame: frame.crop((300, 100, 309, 105)),
+    "pixel.png": lambda frame: frame.crop((300, 100, 301, 101)),
+    "strip.png": lambda frame: frame.crop((0, 100, 640, 160)),
+    "thread.png": lambda frame: frame.crop((300, 0, 301, 272)).resize((1, 2000)),
+    "grey.png": lambda frame: frame.convert("L"),
+    "grey_alpha.png": lambda frame: _with_alpha(frame.convert("L")),
+    "rgba.png": lambda frame: _with_alpha(frame.convert("RGB")),
+    "palette.png": lambda frame: frame.convert("P"),
+    "bits.png": lambda frame: frame.convert("1"),
+    "cmyk.jpg": lambda frame: frame.convert("CMYK"),
+    "rotated.jpg": lambda frame: frame.crop((0, 0, 500, 200)),
+    "mirrored.jpg": lambda frame: frame.crop((0, 0, 500, 200)),
+}
+ORIENTATION = {"rotated.jpg": 6, "mirrored.jpg": 5}  # EXIF's; both exchange width and height
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_resize():
+    """torch has several: on one thread it adds the four pixels up in another order, as with AVX (see conftest.py).
+
+    Then up to 7 of 10,000 bytes of a photograph are one less or more; with these settings not one in 25 million.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def photos(street_video, tmp_path_factory):
+    """{name: path} of PHOTOS."""
+    folder = tmp_path_factory.mktemp("photos")
+    frames = decode_frames(street_video, np.linspace(0, 9, len(PHOTOS)))
+    for (name, make), frame in zip(PHOTOS.items(), frames, strict=True):
+        exif = Image.Exif()
+        exif[0x0112] = ORIENTATION.get(name, 1)
+        make(Image.fromarray(frame)).save(folder / name, exif=exif)
+    return {name: folder / name for name in PHOTOS}
+
+
+@pytest.fixture(scope="session")
+def config(data_config):
+    return data_config(seq_len=16_384, crops=64, pooled=16_384)
+
+
+@pytest.fixture(scope="session")
+def ask(tokenizer, config):
+    """Our example of a prompt about images, or about nothing."""
+    return lambda *images: describe_prompt(QUESTION, tokenizer, config, video=None, images=images, clip=None)
+
+
+def said(*images, text=QUESTION):
+    """A message of the user about images, as transformers' chat templates are given them."""
+    parts = [{"type": "image", "image": load_image(str(path))} for path in images]
+    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
+
+
+def process(processor, messages, **options):
+    options = {"padding": True, **options}
+    return processor.apply_chat_template(
+        messages,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="np",
+        add_generation_prompt=True,
+        processor_kwargs=options,
+    )
+
+
+def agree(tokenizer, ours, theirs, kind, side):
+    """One example is what transformers makes of one prompt; `kind` and `side` say which views and pooling windows."""
+    suffix = {"image": "", "video": "_videos"}[kind]
+    assert theirs["input_ids"].tolist() == [ours.tokens.tolist()]
+    assert theirs["mm_token_type_ids"].tolist() == [ours.image_group.tolist()]
+    patches = theirs["input_ids"][0] == tokenizer.special("<im_patch>")
+    assert np.flatnonzero(patches).tolist() == ours.visual_slots.tolist()
+    pooling = ours.pooling()
+    assert theirs[f"{kind}_token_pooling"].tolist() == pooling[:, : side**2].tolist()
+    assert (pooling[:, side**2 :] == -1).all()
+    same_views(np.stack(list(ours.views())), theirs[f"pixel_values{suffix}"])
+
+
+def same_views(ours, theirs):
+    """uint8 views against float32 ones that were normalised from bytes: not one of them differs."""
+    assert (ours.shape, theirs.dtype) == (theirs.shape, np.float32)
+    assert np.abs(theirs - (ours.astype(np.float32) / 255 * 2 - 1)).max() < 1e-6
+
+
+# Prompts
+
+
+def test_text_alone(processor, ask):
+    theirs = process(processor, [said()])
+    assert theirs["input_ids"].tolist() == [ask().tokens.tolist()]
+    assert not theirs["mm_token_type_ids"].any()
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+def test_a_photograph(processor, tokenizer, ask, photos, name):
+    ours = ask(photos[name])
+    theirs = process(processor, [said(photos[name])])
+    agree(tokenizer, ours, theirs, "image", side=2)
+    (plan,) = ours.media
+    assert theirs["image_grids"].tolist() == [[n for grid in image_lib.image_grid(plan.tiling) for n in grid]]
+    assert theirs["image_num_crops"].tolist() == [plan.n_crops]
+
+
+def test_three_images(processor, tokenizer, ask, photos):
+    paths = [photos[name] for name in ("tall.jpg", "grey.png", "wide.jpg")]
+    agree(tokenizer, ask(*paths), process(processor, [said(*paths)]), "image", side=2)
+
+
+@pytest.mark.parametrize("frame_tokens", layout.FRAME_TOKENS)
+def test_a_video_of_eight_frames(processor, tokenizer, config, street_video, monkeypatch, frame_tokens):
+    cfg = dataclasses.replace(config, frame_tokens=frame_tokens)
+    ours = describe_prompt(QUESTION, tokenizer, cfg, video=street_video, images=(), clip=(0.0, 3.4))
+    (plan,) = ours.media
+    assert len(plan.times) == 8 and plan.times[-1] == 3.4
+    monkeypatch.setattr(processor, "use_frame_special_tokens", frame_tokens == "frame")
+    # The clip has 25 frames a second and both write a time with one digit, so that an index tells it.
+    metadata = {"total_num_frames": 250, "fps": 25.0, "frames_indices": [round(25 * time) for time in plan.times]}
+    frames = np.stack(list(decode_frames(street_video, plan.times)))
+    template = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}]
+    string = processor.apply_chat_template(template, add_generation_prompt=True)
+    options = {"do_sample_frames": False, "video_metadata": [metadata], "return_tensors": "np"}
+    theirs = processor(text=string, videos=[frames], **options)
+    agree(tokenizer, ours, theirs, "video", side=3)
+    assert theirs["video_grids"].tolist() == [[8, 9, 9]]
+
+
+def test_a_batch_of_unequal_lengths_is_padded_on_the_left(processor, tokenizer, ask, photos):
+    prompts = [(), (photos["small.png"],), (photos["wide.jpg"], photos["grey.png"])]
+    examples = list(itertools.starmap(ask, prompts))
+    theirs = process(processor, [[said(*images)] for images in prompts])
+    longest = max(example.n_tokens for example in examples)
+    assert theirs["input_ids"].shape == (3, longest)
+    for example, ids, mask in zip(examples, theirs["input_ids"], theirs["attention_mask"], strict=True):
+        padding = longest - example.n_tokens
+        assert ids.tolist() == [tokenizer.special("<|endoftext|>")] * padding + example.tokens.tolist()
+        assert mask.tolist() == [0] * padding + [1] * example.n_tokens
+    same_views(np.concatenate([list(e.views()) for e in examples[1:]]), theirs["pixel_values"])
+    # Patches are counted on through the batch there, from every example's own start here.
+    crops = np.cumsum([0] + [example.n_crops for example in examples])
+    ours = [np.where(e.pooling() < 0, -1, e.pooling() + 729 * crop) for e, crop in zip(examples, crops, strict=False)]
+    assert theirs["image_token_pooling"].tolist() == np.concatenate(ours)[:, :4].tolist()
+
+
+def test_several_turns(processor, tokenizer, photos, ask):
+    path = photos["frame.png"]
+    answers = ["Two.", "In the middle, on the left."]
+    later = [{"role": "assistant", "content": answers[0]}, said(text="Where?")]
+    later += [{"role": "assistant", "content": [{"type": "text", "text": answers[1]}]}, said(text=" And now? ")]
+    theirs = process(processor, [said(path), *later])
+    turns = [
+        tree.Turn(tree.ROOT, chat.user_turn(tokenizer, QUESTION, first=True), tokenizer.encode(answers[0]), None),
+        tree.Turn(0, chat.user_turn(tokenizer, "Where?", first=False), tokenizer.encode(answers[1]), None),
+        tree.Turn(1, chat.user_turn(tokenizer, " And now? ", first=False), None, None),
+    ]
+    bodies = [turn.user + (turn.answer or []) for turn in turns]
+    before = ask(path).tokens[: -len(turns[0].user)].tolist()  # BOS and the image
+    assert theirs["input_ids"].tolist() == [before + list(itertools.chain(*bodies))]
+    # Training has one token more after an answer that others follow: its EOS. The released template has none there.
+    (plan,) = ask(path).media
+    visual, eos = layout.image_tokens(plan.tiling, tokenizer), tokenizer.eos_id
+    trained = tree.lay_out(visual, turns, bos=eos, eos=eos, length_weight=4.0, never_targets=[]).tokens.tolist()
+    assert trained == [*before, *bodies[0], eos, *bodies[1], eos, *bodies[2]]
+
+
+# Chat strings
+
+
+def text(said, **more):
+    return {"type": "text", "text": said, **more}
+
+
+def talk(*contents):
+    """Messages that the user begins and the assistant answers."""
+    return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
+
+
+SUBTITLE = {"role": "subtitle", "content": "subtitle\n0.0 - 1.0 Hello.\n"}
+ONE, TWO = "<|im_start|>user\nQ1<|im_end|>\n", "<|im_end|>\n<|im_start|>user\nQ2<|im_end|>\n"
+BOTH = f"{ONE}<|im_start|>assistant\nA1{TWO}"
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (talk("Q1"), ONE),
+        (talk("Q1", "A1", "Q2"), BOTH),
+        (talk([text("Q1")], [text("A1")], [text("Q2")]), BOTH),
+        # Media go before the first turn, whichever turn they are given in; only several images have numbers.
+        (talk([text("Q1"), {"type": "image"}]), f"<|image|>{ONE}"),
+        (talk([{"type": "image_url", "image_url": "a.png"}, text("Q1")]), f"<|image|>{ONE}"),
+        (
+            talk([text("Q1"), {"type": "image"}], "A1", [{"image": "b.png"}, text("Q2")]),
+            f"Image 1<|image|>Image 2<|image|>{BOTH}",
+        ),
+        (talk([{"type": "video"}, text("Q1")]), f"<|video|>{ONE}"),
+        (talk([{"video": "a.mp4"}, text("Q1"), {"type": "image"}]), f"<|image|><|video|>{ONE}"),
+        ([SUBTITLE, *talk([{"type": "video"}, text("Q1")])], f"<|video|>{SUBTITLE['content']}{ONE}"),
+        # A style is named, but not those that demonstrations use.
+        (talk([text("1", style="vqa2")]), ONE.replace("Q1", "vqa2: 1")),
+        (talk([text(" A\n", style="video_point"), text("B", style="doc_qa")]), ONE.replace("Q1", " A\n doc_qa: B")),
+    ],
+)
+def test_chat_strings_are_those_of_the_released_template(processor, messages, expected):
+    assert processor.apply_chat_template(messages) == expected
+    asked = processor.apply_chat_template(messages, add_generation_prompt=True)
+    assert asked == f"{expected}<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize(
+    ("roles", "wrong"),
+    [
+        (["assistant"], "turn 1 is of role assistant"),
+        (["system", "user"], "turn 1 is of role system"),
+        (["user", "user"], "turn 2 is of role user"),
+        (["subtitle", "assistant"], "turn 1 is of role assistant"),
+    ],
+)
+def test_turns_alternate(processor, roles, wrong):
+    with pytest.raises(TemplateError, match=f"{wrong}; user and assistant take turns"):
+        processor.apply_chat_template([{"role": role, "content": "Hi."} for role in roles])
+
+
+# Tilings and settings
+
+
+def test_tilings_of_all_shapes():
+    sides = [1, 2, 50, 111, 112, 113, 120, 266, 377, 378, 379, 500, 640, 644, 645, 910, 1000, 1080, 1920, 3000, 10_000]
+    geometry = {"overlap_margins": [4, 4], "crop_size": 378, "patch_size": 14}
+    for height, width, crops in itertools.product(sides, sides, (8, 24)):
+        rows, columns, *_ = compute_crop_geometry(height, width, crops, **geometry)
+        assert image_lib.choose_tiling(height, width, crops) == (rows, columns), (height, width, crops)
+
+
+def test_the_values_it_has_loaded(processor, tokenizer):
+    assert type(processor).__name__ == "Molmo2Processor"
+    assert (processor.image_processor.max_crops, processor.video_processor.num_frames) == (8, 384)
+    assert (processor.video_processor.max_fps, processor.video_processor.do_sample_frames) == (2, True)
+    # Not its own, but what vLLM asks it for.
+    assert processor.video_processor.frame_sample_mode == "uniform_last_frame"
+    assert (processor.tokenizer.bos_token, processor.tokenizer.eos_token) == ("<|im_end|>", "<|im_end|>")
+    assert (processor.tokenizer.pad_token, processor.tokenizer.padding_side) == ("<|endoftext|>", "left")
+    assert len(processor.tokenizer) == 151_936 + 14
+    assert processor.tokenizer.decode([tokenizer.special("<im_patch>"), 9707], skip_special_tokens=True) == "Hello"
