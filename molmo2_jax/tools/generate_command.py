@@ -89,7 +89,7 @@ def check_task(prompt: str | None, config: bool, out: str | None, media: dict) -
 def read_prompt(answerer: Answerer, text: str, media: dict) -> Example:
     """The prompt as an example. Raises MediaError, RecordError, or ConfigError for a clip outside its video."""
     try:
-        return describe_prompt(text, answerer.tok, answerer.config.data, **media)
+        return describe_prompt(text, answerer.tok, answerer.data, **media)
     except (MediaError, RecordError):
         raise
     except ValueError as error:

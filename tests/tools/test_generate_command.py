@@ -3,7 +3,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -23,7 +22,7 @@ class Echo:
 
     def __init__(self, tokenizer, config):
         self.tok = tokenizer
-        self.config = SimpleNamespace(data=config)
+        self.data = config
         self.asked = []
 
     def answer(self, example, *, on_text):
