@@ -11,7 +11,7 @@ import sys
 
 COMMANDS = {
     "train": "train from a config, or go on with what is in --workdir",
-    "generate": "answer a prompt about a video or image, or all prompts of a config's records",
+    "generate": "answer a prompt about a video or images, or all prompts of a config's records",
     "convert": "Hugging Face checkpoints to Orbax and back",
     "inspect": "a page of packed rows: tokens, weights, branches, masks, frames with their points",
 }
