@@ -1,0 +1,73 @@
+"""From a workdir to transformers and back, as a team would: export, load with the Auto classes, ask, convert back, ask.
+
+The numbers are random, so the answers are no language; that they are the same text, token by token, is the point.
+"""
+
+import av
+import jax
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from molmo2_jax.data.example import describe_prompt
+from molmo2_jax.generate.answer import Answerer
+from molmo2_jax.train import convert
+from tests.generate.saved_run import save_run
+from tests.models.small import small
+
+QUESTION = "Point to the black car."
+NEW = 48
+
+
+@pytest.fixture(scope="module")
+def photograph(tmp_path_factory, street_video):
+    """A frame of the street clip as a PNG file: two crops and an overview."""
+    path = tmp_path_factory.mktemp("media") / "street.png"
+    with av.open(street_video) as container:
+        next(container.decode(video=0)).to_image().save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, data_config):
+    directory = tmp_path_factory.mktemp("run")
+    save_run(directory, small(vocab=151_936), data_config(seq_len=2048, crops=9, pooled=1316))
+    return directory
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, workdir):
+    folder = tmp_path_factory.mktemp("hf") / "export"
+    convert.orbax_to_hf(str(workdir), folder, layout="released", dtype=None, max_positions=4096)
+    return folder
+
+
+def our_answer(checkpoint, photograph) -> str:
+    answerer = Answerer(checkpoint, jax.devices()[:1])
+    prompt = describe_prompt(QUESTION, answerer.tok, answerer.data, video=None, images=(photograph,), clip=None)
+    return answerer.answer(prompt, max_new=NEW, temperature=0.0, top_p=1.0, seed=0)
+
+
+def test_an_export_answers_in_transformers_and_back_here_as_it_did(workdir, exported, photograph, tmp_path):
+    processor = AutoProcessor.from_pretrained(exported)
+    model, info = AutoModelForImageTextToText.from_pretrained(exported, output_loading_info=True)
+    assert not any(info.values()), info
+
+    content = [{"type": "image", "image": Image.open(photograph)}, {"type": "text", "text": QUESTION}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        out = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+    new = out[0, inputs["input_ids"].shape[1] :]
+    said = processor.tokenizer.decode(new, skip_special_tokens=True)
+    assert len(set(new.tolist())) > NEW // 4  # neither cut short nor one token again and again
+
+    assert our_answer(workdir, photograph) == said
+    convert.hf_to_orbax(str(exported), tmp_path / "orbax")
+    assert our_answer(tmp_path / "orbax", photograph) == said
