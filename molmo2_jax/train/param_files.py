@@ -9,6 +9,7 @@ writing them several times slower.
 
 import collections
 import dataclasses
+import json
 import math
 import pathlib
 import shutil
@@ -46,18 +47,8 @@ class ParamFiles:
             raise FileNotFoundError(f"{self.where}: no such folder")
         if not all(ocp.utils.is_checkpoint_finalized(path) for path in (self._folder, self._folder.parent)):
             raise CheckpointError(f"{self.where}: an unfinished checkpoint; whoever wrote it was interrupted")
-        try:
-            metadata = ocp.StandardCheckpointHandler().metadata(self._folder)
-        except FileNotFoundError as error:
-            raise CheckpointError(f"{self.where}: not a checkpoint of parameters ({error})") from error
-        except ValueError as error:
-            raise CheckpointError(f"{self.where}: a damaged checkpoint ({_first_line(error)})") from error
-        leaves = traverse_util.flatten_dict(metadata.tree, sep="/")
-        self.arrays = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
-        self._stored_names = {name: leaf.name for name, leaf in leaves.items()}
-        self._zarr3 = metadata.use_zarr3
-        self._ocdbt = ocp.type_handlers.is_ocdbt_checkpoint(self._folder)
-        self._context = ocp.type_handlers.get_ts_context(use_ocdbt=self._ocdbt)
+        self._stored = {name: self._result(name, future) for name, future in _open(self._folder).items()}
+        self.arrays = {n: jax.ShapeDtypeStruct(x.shape, x.dtype.numpy_dtype) for n, x in self._stored.items()}
 
     def read(self, name: str, layer: int | None) -> np.ndarray:
         """One layer of a stacked parameter (`layer` 0, 1, ...), or the whole of another (None), as it is stored.
@@ -65,30 +56,42 @@ class ParamFiles:
         Raises:
           CheckpointError: there is no such parameter or layer, or its file is damaged.
         """
-        if name not in self.arrays:
+        if name not in self._stored:
             raise CheckpointError(f"{self.where}: no parameter {name}")
-        shape = self.arrays[name].shape
-        if layer is not None and not (shape and 0 <= layer < shape[0]):
-            raise CheckpointError(f"{self.where}: parameter {name} {list(shape)} has no layer {layer}")
-        info = ocp.type_handlers.ParamInfo(
-            name=self._stored_names[name], parent_dir=self._folder, use_zarr3=self._zarr3, ts_context=self._context
-        )
-        spec = ocp.type_handlers.get_json_tspec_read(info, use_ocdbt=self._ocdbt)
+        stored = self._stored[name]
+        if layer is not None and not (stored.rank and 0 <= layer < stored.shape[0]):
+            raise CheckpointError(f"{self.where}: parameter {name} {list(stored.shape)} has no layer {layer}")
+        stored = stored if layer is None else stored[layer]
+        out = np.empty(stored.shape, stored.dtype.numpy_dtype)
+        rows = stored.chunk_layout.read_chunk.shape[0]
+        for start in range(0, len(out), rows):  # all at once, decoded chunks would take the size of `out` once more
+            part = slice(start, min(start + rows, len(out)))
+            self._result(name, ts.array(out)[part].write(stored[part]))
+        return out
+
+    def _result(self, name: str, future: ts.Future):
         try:
-            stored = ts.open(spec, open=True, read=True, context=self._context).result()
-            return _read(stored if layer is None else stored[layer])
-        except ValueError as error:
-            raise CheckpointError(f"{self.where}: parameter {name} is damaged ({_first_line(error)})") from error
+            return future.result()
+        except ValueError as error:  # with the whole spec in brackets at its end
+            raise CheckpointError(f"{self.where}: parameter {name} is damaged ({str(error).split(' [')[0]})") from error
 
 
-def _read(stored: ts.TensorStore) -> np.ndarray:
-    """All of an array, a row of chunks at a time: read as one, decoded chunks would take its size once more."""
-    out = np.empty(stored.shape, stored.dtype.numpy_dtype)
-    rows = stored.chunk_layout.read_chunk.shape[0]
-    for start in range(0, len(out), rows):
-        part = slice(start, min(start + rows, len(out)))
-        ts.array(out)[part].write(stored[part]).result()
-    return out
+def _open(folder: pathlib.Path) -> dict[str, ts.Future]:
+    """Every array of a checkpoint, in the format its metadata tells, by our names."""
+    try:
+        metadata = json.loads((folder / "_METADATA").read_text())
+        paths = [[part["key"] for part in entry["key_metadata"]] for entry in metadata["tree_metadata"].values()]
+        zarr3 = metadata["use_zarr3"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: no parameters as Orbax stores them ({error!r})") from error
+    ocdbt = ocp.type_handlers.is_ocdbt_checkpoint(folder)
+    context = ocp.type_handlers.get_ts_context(use_ocdbt=ocdbt)
+    opening = {}
+    for path in paths:
+        info = ocp.type_handlers.ParamInfo(name=".".join(path), parent_dir=folder, use_zarr3=zarr3, ts_context=context)
+        spec = ocp.type_handlers.get_json_tspec_read(info, use_ocdbt=ocdbt)
+        opening["/".join(path)] = ts.open(spec, open=True, read=True, context=context)
+    return opening
 
 
 def write_params(source: ParameterSource, s: Structure, folder: pathlib.Path, progress: Callable[[int], None]) -> None:
@@ -219,8 +222,3 @@ def _write_spec(leaf: _Leaf, info: ocp.type_handlers.ParamInfo) -> dict:
         dtype=leaf.dtype,
         process_index=jax.process_index(),
     )
-
-
-def _first_line(error: ValueError) -> str:
-    """What TensorStore complains of, without the spec it adds."""
-    return str(error).split(" [")[0]

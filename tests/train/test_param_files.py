@@ -232,7 +232,7 @@ def test_a_checkpoint_is_never_written_over(written, s):
 def test_what_is_no_finished_checkpoint_is_named(tmp_path, s):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}/none: no such folder"):
         ParamFiles(tmp_path / "none")
-    with pytest.raises(CheckpointError, match=f"{tmp_path}: not a checkpoint of parameters"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}: no parameters as Orbax stores them"):
         ParamFiles(tmp_path)
     write(model_numbers(s), s, tmp_path / "params")
     for name in ("params.orbax-checkpoint-tmp", "7.orbax-checkpoint-tmp/params"):
@@ -243,7 +243,7 @@ def test_what_is_no_finished_checkpoint_is_named(tmp_path, s):
             ParamFiles(unfinished)
         unfinished.rename(tmp_path / "params")
     (tmp_path / "params" / "manifest.ocdbt").unlink()
-    with pytest.raises(CheckpointError, match=f"{tmp_path}/params: a damaged checkpoint"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/params: parameter connector/down/w is damaged"):
         ParamFiles(tmp_path / "params")
 
 
