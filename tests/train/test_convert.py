@@ -217,7 +217,7 @@ def test_a_checkpoint_that_is_none(tmp_path):
         to_hf(tmp_path / "gone", tmp_path / "hf")
     orbax = write_orbax(tmp_path / "orbax", small(), parameters(small()))
     (orbax / "params" / "manifest.ocdbt").unlink()
-    with pytest.raises(CheckpointError, match=f"{orbax}/params: a damaged checkpoint"):
+    with pytest.raises(CheckpointError, match=f"^{orbax}/params: .*damaged"):
         to_hf(orbax, tmp_path / "hf")
     (orbax / "architecture" / "metadata").unlink()
     with pytest.raises(CheckpointError, match=f"{orbax}: no architecture/metadata"):
