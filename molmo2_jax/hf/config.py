@@ -228,7 +228,7 @@ def _read_base_vit(vit: _Section) -> VitConfig:
 
 def _read_molmo2_llm(text: _Section) -> LlmConfig:
     text.check({"hidden_act": "silu", "qkv_bias": False, "attention_bias": False, "use_qk_norm": True})
-    if text["qk_norm_type"] not in _QK_NORM:
+    if text["qk_norm_type"] not in tuple(_QK_NORM):
         raise HfError(f"{text.where}: qk_norm_type is {text['qk_norm_type']!r}; known are {sorted(_QK_NORM)}")
     theta, yarn = _read_rope(text)
     layers = text.count("num_hidden_layers")
