@@ -109,6 +109,7 @@ def appearing(target: pathlib.Path) -> Iterator[pathlib.Path]:
     if target.exists():
         raise HfError(f"{target}: exists; name a folder that is not there yet")
     unfinished = target.with_name(f".{target.name}.unfinished")
+    new_folders = [folder for folder in unfinished.parents if not folder.exists()]
     shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
     try:
         unfinished.mkdir(parents=True)
@@ -119,6 +120,8 @@ def appearing(target: pathlib.Path) -> Iterator[pathlib.Path]:
         unfinished.rename(target)
     except BaseException:
         shutil.rmtree(unfinished)
+        for folder in new_folders:
+            folder.rmdir()
         raise
 
 

@@ -205,7 +205,7 @@ def test_what_is_written_appears_at_the_end(tmp_path):
 
 @pytest.mark.parametrize("error", [HfError, KeyboardInterrupt, OSError])
 def test_an_error_leaves_nothing_behind(tmp_path, error):
-    with pytest.raises(error), appearing(tmp_path / "export") as unfinished:
+    with pytest.raises(error), appearing(tmp_path / "new" / "folders" / "export") as unfinished:
         (unfinished / "sub").mkdir()
         (unfinished / "sub" / "a.txt").write_text("a")
         raise error
