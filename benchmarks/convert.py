@@ -1,6 +1,6 @@
 """`molmo2 convert` both ways at the size of Molmo2-4B: speed beside a plain copy of the same files, and peak memory.
 
-    python benchmarks/convert.py                 about 9 GB of weights; 27 GB of disk, four minutes
+    python benchmarks/convert.py                 9.7 GB of weights: 30 GB of disk, eight minutes on two shared cores
     python benchmarks/convert.py --scale=9       a ninth of the layers, for a quick try
     python benchmarks/convert.py --dir=/data     where the files go (and are removed again)
 
