@@ -5,6 +5,7 @@ falling order, 128 new rows and 378x378 crops of 729 patches are as in the relea
 """
 
 import dataclasses
+import functools
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,8 @@ from molmo2_jax.models.config import TINY, ConnectorConfig, LlmConfig, Molmo2Con
 from molmo2_jax.ops.rope import Yarn
 from molmo2_jax.text.tokenizer import SPECIAL_TOKENS
 
-MEDIA = ("text", "image", "images", "video")  # the rows of a batch, in this order
+MEDIA = ("text", "image", "images", "video")  # the rows of our batch, in this order
+BATCH = MEDIA[:3]  # of theirs: transformers takes images or videos, not both
 TILINGS = {"text": [], "image": [(2, 1)], "images": [(1, 1), (1, 2)], "video": []}
 TIMES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.4)  # of the video's frames
 SHAPE = RowShape(tokens=1024, crops=8, pooled=910)  # of every row, so that one program serves them all
@@ -47,8 +49,8 @@ def _kind(name: str, **llm) -> Molmo2Config:
     )
     return Molmo2Config(
         name,
-        vit=dataclasses.replace(TINY.vit, width=48, heads=3, mlp=80, layers=3, feature_layers=(2, 0)),
-        connector=ConnectorConfig(heads=3, head_dim=16, mlp=96),
+        vit=dataclasses.replace(TINY.vit, width=32, heads=2, mlp=48, layers=3, feature_layers=(2, 0)),
+        connector=ConnectorConfig(heads=2, head_dim=16, mlp=96),
         llm=dataclasses.replace(base, **llm),
     )
 
@@ -108,13 +110,14 @@ class Case:
     pooled: int
 
 
+@functools.cache
 def case(medium: str, answered: bool) -> Case:
     """Two questions about a medium, one after the other; the second is to be answered where not `answered`."""
     tok = Tokens()
     visual, pooling, crops = _look(medium, tok)
     turns = [
         tree.Turn(tree.ROOT, tok.encode(f"{medium}: where is it?"), tok.encode("on the left"), None),
-        tree.Turn(0, tok.encode("what happens next?"), tok.encode("it has gone") if answered else None, None),
+        tree.Turn(0, tok.encode("and what comes then?"), tok.encode("it has gone") if answered else None, None),
     ]
     never = [tok.special(name) for name in layout.VISUAL]
     example = tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)

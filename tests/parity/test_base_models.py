@@ -43,9 +43,9 @@ OLMO3 = QWEN3 | {
     "rope_parameters": {"full_attention": YARN, "sliding_attention": PLAIN},
 }
 SIGLIP = {
-    "hidden_size": 48,
-    "num_attention_heads": 3,
-    "intermediate_size": 80,
+    "hidden_size": 32,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
     "num_hidden_layers": 4,
     "patch_size": 14,
 }

@@ -14,7 +14,7 @@ from tests.models.small import RUN
 from tests.parity import cases, ours, theirs
 
 NEW = 48
-BATCH = ("text", "image", "images")
+KINDS = ("qwen3_tied", "olmo3")  # the head that distinguishes the third is a matter of logits
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "eos": -1, "run": RUN}  # an EOS that does not come
 
 
@@ -46,14 +46,16 @@ def their_tokens(kind: str, media: tuple[str, ...]) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("medium", cases.MEDIA)
-@pytest.mark.parametrize("kind", cases.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_greedy_tokens_are_those_of_transformers(kind, medium):
     (want,), (lead,) = their_tokens(kind, (medium,))
     assert len(want) == NEW and len(np.unique(want)) > NEW // 2  # a model that repeats itself would prove little
-    assert lead.min() > 5e-4  # far more than what both sides differ by
+    assert lead.min() > 1e-3  # far more than what both sides differ by
     np.testing.assert_array_equal(our_tokens(kind)[medium], want)
 
 
-@pytest.mark.parametrize("kind", cases.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_unequal_prompts_are_answered_as_in_a_left_padded_batch(kind):
-    np.testing.assert_array_equal([our_tokens(kind)[medium] for medium in BATCH], their_tokens(kind, BATCH)[0])
+    np.testing.assert_array_equal(
+        [our_tokens(kind)[medium] for medium in cases.BATCH], their_tokens(kind, cases.BATCH)[0]
+    )

@@ -46,9 +46,9 @@ def made() -> Molmo2ForConditionalGeneration:
     """
     yarn = {"rope_type": "yarn", "factor": 8.0, "attention_factor": 1.2079441541679836, "beta_fast": 32.0}
     yarn |= {"beta_slow": 1.0, "original_max_position_embeddings": 512, "rope_theta": 500_000.0}
-    heads = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 16, "hidden_size": 48}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16, "hidden_size": 32}
     config = Molmo2Config(
-        vision_config=heads | {"intermediate_size": 80, "num_hidden_layers": 4},
+        vision_config=heads | {"intermediate_size": 48, "num_hidden_layers": 4},
         adapter_config=heads | {"vision_feature_layer": [2, 0], "intermediate_size": 96, "text_hidden_size": 64},
         text_config={
             "hidden_size": 64,
