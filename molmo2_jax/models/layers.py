@@ -10,10 +10,13 @@ from jax.sharding import PartitionSpec as P
 from molmo2_jax import sharding
 from molmo2_jax.ops.linear import project
 
+_WEIGHT_MATMULS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_ATTENTION = jax.checkpoint_policies.save_only_these_names("attention")
 REMAT = {
     "none": None,  # keep everything
     "full": jax.checkpoint_policies.nothing_saveable,  # keep a layer's input, compute the rest again
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep outputs of weight matmuls
+    # Keep what weight matmuls and attention give: only cheap elementwise work is done again.
+    "dots": jax.checkpoint_policies.save_from_both_policies(_WEIGHT_MATMULS, _ATTENTION),
 }
 
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from molmo2_jax import sharding
 from molmo2_jax.models.config import VitConfig
@@ -40,7 +41,8 @@ class Attention(nnx.Module):
         spec = sharding.B_C_P_N_H
         # One crop at a time: all crops' 729 x 729 scores at once would be gigabytes.
         attend = jax.shard_map(_attend_by_crop, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
-        return self.o(attend(self.q(x_BCPD), self.k(x_BCPD), self.v(x_BCPD)))
+        out_BCPNH = attend(self.q(x_BCPD), self.k(x_BCPD), self.v(x_BCPD))
+        return self.o(checkpoint_name(out_BCPNH, "attention"))
 
 
 def _attend_by_crop(q_BCPNH, k_BCPNH, v_BCPNH):

@@ -8,6 +8,7 @@ matmuls a tile (Dao et al., FlashAttention-2, arXiv 2307.08691).
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from molmo2_jax.ops import mask
 
@@ -95,6 +96,7 @@ def _forward(q, k, v, q_vis, k_vis):
     seen = weight > 0
     out = jnp.where(seen[..., None], total / jnp.where(seen, weight, 1.0)[..., None], 0.0).astype(q.dtype)
     log_sum = jnp.where(seen, high + jnp.log(jnp.where(seen, weight, 1.0)), 0.0)
+    out, log_sum = checkpoint_name((out, log_sum), "attention")  # what models.layers.REMAT["dots"] keeps
     return out, (q, k, v, q_vis, k_vis, out, log_sum)
 
 

@@ -23,6 +23,10 @@ def project(equation: str, x: jax.Array, w: jax.Array, axes: Sequence[str], out:
       w: float32, stored as `sharding.stored(axes)`.
       axes: logical axes of w; fsdp ones are gathered for the product.
     """
+    return _product(equation, x, w, axes, out)
+
+
+def _product(equation, x, w, axes, out):
     return jnp.einsum(equation, x, _gather(w, axes, x.dtype), out_sharding=out)
 
 
@@ -31,7 +35,8 @@ def _gather(w, axes, dtype):
 
 
 def _forward(equation, x, w, axes, out):
-    return project(equation, x, w, axes, out), (x, w)
+    # Not `project` itself: remat policies look at matmuls, and would see one opaque call.
+    return _product(equation, x, w, axes, out), (x, w)
 
 
 def _backward(equation, axes, out, residuals, dy):

@@ -149,6 +149,33 @@ def test_what_is_kept_for_the_backward_pass_changes_no_number(remat):
         np.testing.assert_allclose(other[name], g, atol=1e-6, err_msg=name)
 
 
+def operations(jaxpr):
+    """Names of all operations of a program, those of the programs within it included."""
+    for equation in jaxpr.eqns:
+        yield equation.primitive.name
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                yield from operations(inner)
+
+
+def matmuls_and_loops(remat):
+    """How many the gradient of the loss has. A loop walks the tiles of attention, or the loss's chunks."""
+    mesh = mesh_of(ONE)
+    with jax.set_mesh(mesh):
+        s, params, row = place("qwen3_tied", mesh, rows(KINDS["qwen3_tied"]))
+        run = dataclasses.replace(RUN, remat=remat)
+        program = jax.make_jaxpr(jax.grad(lambda p: s.model(p).losses(row, run).cross_entropy))(params)
+    names = list(operations(program.jaxpr))
+    return names.count("dot_general"), names.count("while")
+
+
+def test_keeping_dots_does_no_matmul_and_no_attention_again():
+    kept, again = matmuls_and_loops("none"), matmuls_and_loops("full")
+    assert matmuls_and_loops("dots") == kept
+    assert again[0] > kept[0] and again[1] > kept[1]
+
+
 def test_dropout_has_two_rates_and_does_not_depend_on_the_mesh():
     batch = rows(KINDS["qwen3_tied"], batch=4)
     key = jax.random.key(3)
