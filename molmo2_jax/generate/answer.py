@@ -15,6 +15,7 @@ from molmo2_jax.data.row import build_row
 from molmo2_jax.data.schema import RowShape
 from molmo2_jax.generate.decode import decode, prefill
 from molmo2_jax.generate.text_stream import TextStream
+from molmo2_jax.hf.config import MAX_POSITIONS
 from molmo2_jax.hf.processor import read_processor
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
@@ -24,7 +25,6 @@ from molmo2_jax.train.config import ConfigError, read
 from molmo2_jax.train.convert import PROCESSOR
 
 _STREAM = 8  # tokens generated between two looks at them
-_LONGEST = 36_864  # tokens that the released models were trained on
 _ROUND = 256  # lengths of rows are multiples of this many tokens
 
 
@@ -110,9 +110,9 @@ def _settings(step: pathlib.Path, a: models.Molmo2Config) -> tuple[models.RunCon
         records=(),
         tokenizer=str(step / PROCESSOR),
         vocab_size=a.llm.vocab,
-        seq_len=_LONGEST,
-        crops=_LONGEST,
-        pooled=_LONGEST,
+        seq_len=MAX_POSITIONS,
+        crops=MAX_POSITIONS,
+        pooled=MAX_POSITIONS,
         image_groups="example",
         length_weight=1.0,
         pool=1,

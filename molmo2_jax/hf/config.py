@@ -19,6 +19,7 @@ from molmo2_jax.models.config import ConnectorConfig, LlmConfig, Molmo2Config, V
 from molmo2_jax.ops.rope import Yarn
 from molmo2_jax.text.tokenizer import SPECIAL_ROWS, SPECIAL_TOKENS
 
+MAX_POSITIONS = 36_864  # tokens of the longest rows that Molmo2 was trained on
 VIEW, PATCH = 378, 14  # pixels a side of a crop and of a patch
 
 # Our field -> key of config.json.
@@ -306,7 +307,7 @@ def _read_rope(text: _Section) -> tuple[float, Yarn | None]:
 
 
 def write_config(c: Molmo2Config, max_positions: int, dtype: str) -> dict[str, Any]:
-    """The config.json of a Molmo2 as released, which transformers and vLLM read.
+    """The config.json of a Molmo2 as released, which transformers reads.
 
     Args:
       max_positions: longest sequence that is promised to work, tokens.

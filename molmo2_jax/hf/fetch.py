@@ -1,11 +1,13 @@
 """Where a Hugging Face directory comes from: this machine, a bucket or the hub; as a folder on this machine in the end.
 
-runs/export                a folder
-gs://bucket/Qwen3-8B       copied to a temporary folder (any URL that fsspec knows; gs:// needs the package gcsfs)
-Qwen/Qwen3-8B              a name on the hub, kept in the hub's own cache
+A source is one of
+
+    runs/export                a folder
+    gs://bucket/Qwen3-8B       copied whole to a temporary folder (below TMPDIR) until forget_copies() or the end of the
+                               process; any URL that fsspec knows, gs:// with the package gcsfs
+    Qwen/Qwen3-8B              a name on the hub, kept in the hub's own cache
 """
 
-import functools
 import pathlib
 import re
 import tempfile
@@ -19,6 +21,8 @@ from molmo2_jax.hf.config import HfError
 # Weights, configs, tokenizers and templates; never pickled weights, never code.
 FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
+_copies: dict[str, tempfile.TemporaryDirectory] = {}
+
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -31,13 +35,20 @@ def local_folder(source: str) -> pathlib.Path:
     if pathlib.Path(source).is_dir():
         return pathlib.Path(source)
     if "://" in source:
-        return pathlib.Path(_copy(source).name)
+        if source not in _copies:  # a config may name a bucket twice: for its architecture and for its numbers
+            _copies[source] = _copy(source)
+        return pathlib.Path(_copies[source].name)
     if _HUB_NAME.fullmatch(source):
         return _from_hub(source)
     raise HfError(f"{source}: no such folder, and neither a URL (gs://…) nor a name on the hub (Qwen/Qwen3-8B)")
 
 
-@functools.cache  # a config may name a bucket twice: for its architecture and for its numbers
+def forget_copies() -> None:
+    """Removes what was copied from URLs."""
+    while _copies:
+        _copies.popitem()[1].cleanup()
+
+
 def _copy(url: str) -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix="molmo2-")
     try:

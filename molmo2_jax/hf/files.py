@@ -23,6 +23,7 @@ from molmo2_jax.models.contiguous import contiguous
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 DTYPES = {"F32": np.dtype(np.float32), "BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16)}
+_CHECKED = 1 << 22  # numbers looked at together
 SHARD_BYTES = 1 << 30  # of a written file; a tensor larger than that is a file of its own
 
 
@@ -69,9 +70,17 @@ class TensorFiles:
         # Opened for every tensor: pages of an open file would stay mapped, and count as memory of this process.
         with _opened(self.folder / self._files[key]) as file:
             values = file.get_slice(key)[slice(*rows.indices(self.arrays[key].shape[0]))]
-        if not np.isfinite(values).all():
+        if not all_finite(values):
             raise HfError(f"{self.where(key)}: {(~np.isfinite(values)).sum()} of its numbers are NaN or infinite")
         return values
+
+
+def all_finite(values: np.ndarray) -> bool:
+    """Whether no number is NaN or infinite; a little at a time, for numpy makes a mask as large as what it looks at."""
+    if values.ndim == 0 or values.size <= _CHECKED:
+        return bool(np.isfinite(values).all())
+    rows = max(1, _CHECKED * len(values) // values.size)
+    return all(np.isfinite(values[i : i + rows]).all() for i in range(0, len(values), rows))
 
 
 def _listed(folder: pathlib.Path) -> dict[str, set[str] | None]:

@@ -29,13 +29,13 @@ TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
 IMAGES, VIDEOS = "preprocessor_config.json", "video_preprocessor_config.json"
 PROCESSOR = "processor_config.json"
 
-# All that a directory may hold for its processor, the code that transformers 4 runs for it included.
+# All that a directory may hold for its processor. Code is not taken along: transformers 5 has its own.
 FILES = (
     *(TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
     *(TEMPLATE, "chat_template.json", GENERATION),
     *(IMAGES, VIDEOS, PROCESSOR),
-    *("processing_molmo2.py", "image_processing_molmo2.py", "video_processing_molmo2.py"),
 )
+_CODE = "auto_map"  # key of a file that names code beside it
 
 _VIEW = {
     "size": {"height": image.VIEW, "width": image.VIEW},
@@ -123,7 +123,7 @@ def write_processor(folder: pathlib.Path, tok: Tokenizer, settings: ViewSettings
 
 
 def copy_processor(source: pathlib.Path, target: pathlib.Path) -> list[str]:
-    """Copies the processor's files of a directory as they are; returns their names.
+    """Copies the processor's files of a directory, but for the names of code that they came with; returns their names.
 
     Raises:
       HfError: one without which there is no processor is missing.
@@ -133,7 +133,12 @@ def copy_processor(source: pathlib.Path, target: pathlib.Path) -> list[str]:
             raise HfError(f"{source / name}: no such file; this directory holds no processor")
     names = [name for name in FILES if (source / name).is_file()]
     for name in names:
-        shutil.copyfile(source / name, target / name)
+        text = (source / name).read_text(encoding="utf-8")
+        if name.endswith(".json") and _CODE in text:
+            values = json.loads(text)
+            _write(target / name, {key: value for key, value in values.items() if key != _CODE})
+        else:
+            shutil.copyfile(source / name, target / name)
     return names
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from molmo2_jax.hf import rules
 from molmo2_jax.hf.config import HfError, HfModel, read_config
-from molmo2_jax.hf.files import TensorFiles
+from molmo2_jax.hf.files import TensorFiles, all_finite
 from molmo2_jax.models.config import TINY, Molmo2Config
 from molmo2_jax.models.params import ParameterSource, Structure, structure
 
 LAYOUTS = {"released": rules.released, "transformers": rules.native}  # how the tensors of a Molmo2 are named
 
+CONFIG = "config.json"
 _CHUNK = 1 << 14  # rows of a vocabulary compared at a time
 
 
@@ -91,7 +92,7 @@ class HfSource:
 
 def read_model(folder: pathlib.Path) -> HfModel:
     """What the config.json of a directory says. Raises HfError."""
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.is_file():
         raise HfError(f"{path}: no such file; a directory as transformers writes it is needed")
     try:
@@ -221,7 +222,7 @@ class _Maker:
         rows = []
         for piece in self.pieces:
             values = self.source.read(piece.name, piece.layer).astype(self.dtype, copy=False)
-            if not np.isfinite(values).all():
+            if not all_finite(values):
                 layer = "" if piece.layer is None else f", layer {piece.layer}"
                 raise HfError(
                     f"{self.source.where}: parameter {piece.name}{layer} has numbers that are NaN or infinite as "

@@ -166,7 +166,7 @@ PRESETS = {
 class RunConfig:
     """How a model is run: the part of a training config that is about the model."""
 
-    preset: str  # a key of PRESETS
+    preset: str  # a key of PRESETS, or "hf:…": the architecture of a directory, as in train/init_from.py
     dtype: str  # compute dtype, "bfloat16" on TPUs; parameters are float32
     attention: str  # a key of ops.attention.IMPLEMENTATIONS
     remat: str  # a key of models.layers.REMAT: what a layer keeps for the backward pass

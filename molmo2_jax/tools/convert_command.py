@@ -19,9 +19,10 @@ _HELP = {
     "from": "What to convert: hf:FOLDER, hf:gs://… or hf:ORG/NAME (a Molmo2), orbax:FOLDER (a workdir, a step or a "
     "converted checkpoint), gguf:FILE (a Llama-style language model).",
     "to": "A folder that is not there yet: orbax:FOLDER from hf:, hf:FOLDER from orbax: and gguf:.",
-    "layout": "To hf: only: tensors named as in the released checkpoints (vLLM, transformers) or as transformers does.",
+    "layout": "To hf: only: tensors named as in the released checkpoints or as in transformers' memory; it loads both.",
     "dtype": "To hf: only: what numbers are rounded to.",
-    "max_positions": "To hf: only: longest sequence that config.json promises, tokens.",
+    "max_positions": "To hf: only: longest sequence that config.json promises, tokens; by default as "
+    "the model came, or 36,864, or the row it was trained on if that is longer.",
 }
 
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     flags.DEFINE_string("to", None, _HELP["to"])
     layout = flags.DEFINE_enum("layout", "released", sorted(LAYOUTS), _HELP["layout"])
     dtype = flags.DEFINE_enum("dtype", "keep", sorted(DTYPES), _HELP["dtype"])
-    positions = flags.DEFINE_integer("max_positions", 36_864, _HELP["max_positions"], lower_bound=1)
+    positions = flags.DEFINE_integer("max_positions", None, _HELP["max_positions"], lower_bound=1)
     flags.mark_flags_as_required(["from", "to"])
 
     def convert() -> int:

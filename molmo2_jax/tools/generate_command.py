@@ -16,7 +16,9 @@ from molmo2_jax.train.config import ConfigError, read
 
 def main(argv: list[str]) -> None:
     """One prompt, answered on stdout as it comes; or, with --config, the prompts of all its records, to --out."""
-    checkpoint = flags.DEFINE_string("checkpoint", None, "Workdir of a training run, or one step of it.")
+    checkpoint = flags.DEFINE_string(
+        "checkpoint", None, "Workdir of a training run, one step of it, or what `molmo2 convert` wrote."
+    )
     prompt = flags.DEFINE_string("prompt", None, "What to ask.")
     video = flags.DEFINE_string("video", None, "Video the prompt is about.")
     image = flags.DEFINE_list("image", None, "Image the prompt is about, or several: A.jpg,B.jpg.")

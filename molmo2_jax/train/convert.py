@@ -8,17 +8,18 @@ A conversion is whole or not there: it is written beside its place and moved int
 
 import json
 import pathlib
+import shutil
 
 import jax
 import numpy as np
 import tqdm
 
 from molmo2_jax import sharding
-from molmo2_jax.hf.config import write_config
-from molmo2_jax.hf.fetch import local_folder
+from molmo2_jax.hf.config import MAX_POSITIONS, HfError, write_config
+from molmo2_jax.hf.fetch import forget_copies, local_folder
 from molmo2_jax.hf.files import appearing, write_tensors
 from molmo2_jax.hf.processor import TOKENIZER, ViewSettings, copy_processor, write_processor
-from molmo2_jax.hf.source import HfSource, tensors_of
+from molmo2_jax.hf.source import CONFIG, HfSource, tensors_of
 from molmo2_jax.models.params import Structure, structure
 from molmo2_jax.text.tokenizer import Tokenizer
 from molmo2_jax.train import checkpoint
@@ -43,16 +44,20 @@ def hf_to_orbax(source: str, target: pathlib.Path) -> str:
         checkpoint.save_architecture(unfinished, s.config)
         (unfinished / PROCESSOR).mkdir()
         _keep_processor(folder, unfinished / PROCESSOR)
+        shutil.copyfile(folder / CONFIG, unfinished / PROCESSOR / CONFIG)
+    forget_copies()
     return _summary(target, parameters.arrays, s)
 
 
-def orbax_to_hf(source: str, target: pathlib.Path, *, layout: str, dtype: np.dtype | None, max_positions: int) -> str:
+def orbax_to_hf(
+    source: str, target: pathlib.Path, *, layout: str, dtype: np.dtype | None, max_positions: int | None
+) -> str:
     """A checkpoint (workdir, step or converted) as a directory that transformers loads. Returns a line that says what.
 
     Args:
       layout: a key of hf.source.LAYOUTS.
       dtype: what numbers are rounded to; None keeps them.
-      max_positions: longest sequence that config.json promises, tokens.
+      max_positions: longest sequence that config.json promises, tokens; None: as the model came, or was trained.
 
     Raises:
       FileNotFoundError, CheckpointError: there is no such checkpoint, or a damaged one.
@@ -62,9 +67,9 @@ def orbax_to_hf(source: str, target: pathlib.Path, *, layout: str, dtype: np.dty
     with appearing(target) as unfinished, jax.set_mesh(_one_device()):
         s = structure(checkpoint.load_architecture(step))
         arrays, read_tensor = tensors_of(ParamFiles(step / "params"), s, layout, dtype)
-        stored = {str(a.dtype) for a in arrays.values()}
-        config = write_config(s.config, max_positions, max(stored))
-        (unfinished / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        widest = np.result_type(*{a.dtype for a in arrays.values()})
+        config = write_config(s.config, max_positions or _longest(step), widest.name)
+        (unfinished / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
         _write_processor(step, s, unfinished)
         with _bar(arrays, "tensors") as bar:
             write_tensors(unfinished, arrays, read_tensor, bar.update)
@@ -78,8 +83,20 @@ def _write_processor(step: pathlib.Path, s: Structure, target: pathlib.Path) -> 
         _keep_processor(step / PROCESSOR, target)
     else:
         data = read(tree).data
+        if data.image_groups != "example":
+            raise HfError(
+                f"{step}: data.image_groups = {data.image_groups!r} cannot be expressed: all images see all there"
+            )
         views = ViewSettings(data.max_crops, data.max_frames, data.fps, data.frame_tokens)
         write_processor(target, Tokenizer.load(data.tokenizer, s.config.llm.vocab), views)
+
+
+def _longest(step: pathlib.Path) -> int:
+    """Longest sequence to promise: what the model came with says, or the row it was trained on if that is longer."""
+    path, tree = step / PROCESSOR / CONFIG, checkpoint.load_config(step)
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))["text_config"].get("max_position_embeddings", MAX_POSITIONS)
+    return max(MAX_POSITIONS, 0 if tree is None else read(tree).data.seq_len)
 
 
 def _keep_processor(source: pathlib.Path, target: pathlib.Path) -> None:

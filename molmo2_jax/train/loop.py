@@ -15,10 +15,11 @@ import numpy as np
 
 from molmo2_jax import sharding
 from molmo2_jax.data import loader as loading
+from molmo2_jax.hf.fetch import forget_copies
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
 from molmo2_jax.train import flops, init_from, optim
-from molmo2_jax.train.checkpoint import Checkpoints, has_step
+from molmo2_jax.train.checkpoint import Checkpoints, has_step, load_architecture, newest_step
 from molmo2_jax.train.checks import check_fits, check_values
 from molmo2_jax.train.config import ConfigError, TrainConfig
 from molmo2_jax.train.metrics import MetricWriter
@@ -52,7 +53,7 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
         check_values(c)
         mesh = sharding.make_mesh(c.mesh)
         with jax.set_mesh(mesh):
-            architecture = init_from.architecture(c.model.preset)
+            architecture = _architecture(c, workdir)
             check_fits(c, architecture, mesh)
             structure = parameters.structure(architecture)
         assigned = optim.assign_groups(structure.shapes, c.optim)
@@ -67,12 +68,20 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
         data.close()
 
 
+def _architecture(c: TrainConfig, workdir: pathlib.Path) -> models.Molmo2Config:
+    """The preset's. A run that began from a directory's goes on with its checkpoint's: the directory may be gone."""
+    if c.model.preset.startswith("hf:") and has_step(workdir):
+        return load_architecture(newest_step(workdir))
+    return init_from.architecture(c.model.preset)
+
+
 def _train(c: TrainConfig, workdir, structure, assigned, mesh, data) -> State:
     architecture = structure.config
     optimizer = optim.make_optimizer(c.optim, assigned, c.steps)
     state = None
     if not has_step(workdir):
         params, table = init_from.initial(structure, mesh, c.init_from, c.seed)  # may fail: nothing is written yet
+        forget_copies()
         state = make_state(params, assigned, optimizer)
         say(f"{workdir}: {structure.count():,} parameters of {architecture.name}, seed {c.seed}\n{table}")
     checkpoints = Checkpoints(workdir, c.checkpoint)

@@ -36,7 +36,7 @@ def bucket():
         files.pipe_file(f"/bucket/model/{name}", content)
     yield "memory://bucket/model"
     files.rm("/bucket", recursive=True)
-    fetch._copy.cache_clear()
+    fetch.forget_copies()
 
 
 def test_a_folder_is_itself(tmp_path, monkeypatch):

@@ -211,9 +211,13 @@ def test_a_processor_is_copied_as_it_is(written, tmp_path):
     (written / "model.safetensors").write_text("")
     copied = copy_processor(written, target)
     assert set(copied) == {path.name for path in target.iterdir()}
-    assert set(copied) == {path.name for path in written.iterdir()} - {"config.json", "model.safetensors"}
-    for name in copied:
+    left = {"config.json", "model.safetensors", "processing_molmo2.py"}
+    assert set(copied) == {path.name for path in written.iterdir()} - left
+    for name in set(copied) - {IMAGES}:
         assert (target / name).read_bytes() == (written / name).read_bytes()
+    # No code comes along, so that nothing may point to it.
+    expected = json.loads((written / IMAGES).read_text())
+    assert expected.pop("auto_map") and json.loads((target / IMAGES).read_text()) == expected
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", PROCESSOR])

@@ -116,7 +116,6 @@ def test_a_url_is_a_source(tmp_path):
         memory.pipe_file(f"/bucket/released/{path.name}", path.read_bytes())
     line = convert.hf_to_orbax("memory://bucket/released", tmp_path / "orbax")
     memory.rm("/bucket", recursive=True)
-    fetch._copy.cache_clear()
     assert_equal(read_orbax(tmp_path / "orbax"), p)
     assert load_architecture(tmp_path / "orbax").name == "released" and line.endswith("parameters of released")
 
@@ -223,3 +222,36 @@ def test_a_checkpoint_that_is_none(tmp_path):
     with pytest.raises(CheckpointError, match=f"{orbax}: no architecture/metadata"):
         to_hf(orbax, tmp_path / "hf")
     assert [path.name for path in tmp_path.iterdir()] == ["orbax"]
+
+
+# What the format cannot hold, and what must not be lost
+
+
+def test_groups_by_frame_cannot_be_expressed(tmp_path, data_config):
+    folder = tokenizer(tmp_path / "tokenizer", 320)
+    data = data_config(tokenizer=folder, vocab_size=320, image_groups="frame")
+    save_run(tmp_path / "run", small(), data)
+    with pytest.raises(HfError, match="image_groups = 'frame' cannot be expressed"):
+        convert.orbax_to_hf(str(tmp_path / "run"), tmp_path / "hf", layout="released", dtype=None, max_positions=None)
+    assert not (tmp_path / "hf").exists()
+
+
+@pytest.mark.parametrize(("asked", "found"), [(None, 4096), (99, 99)])
+def test_the_longest_sequence_stays_what_it_was_unless_asked(tmp_path, asked, found):
+    c = KINDS["qwen3_tied"]
+    convert.hf_to_orbax(str(write_hf(tmp_path / "hf", c, parameters(c))), tmp_path / "orbax")  # says 4,096
+    convert.orbax_to_hf(str(tmp_path / "orbax"), tmp_path / "back", layout="released", dtype=None, max_positions=asked)
+    text = json.loads((tmp_path / "back" / "config.json").read_text())["text_config"]
+    assert text["max_position_embeddings"] == found
+
+
+def test_copies_from_a_url_go_when_they_were_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "copies"))
+    monkeypatch.setattr(fetch.tempfile, "tempdir", None)
+    (tmp_path / "copies").mkdir()
+    c = KINDS["qwen3_tied"]
+    bucket = fsspec.filesystem("memory")
+    for path in write_hf(tmp_path / "hf", c, parameters(c)).iterdir():
+        bucket.pipe(f"/copied/{path.name}", path.read_bytes())
+    convert.hf_to_orbax("memory://copied", tmp_path / "orbax")
+    assert list((tmp_path / "copies").iterdir()) == []

@@ -200,3 +200,17 @@ def test_presets_by_name_still_are(sources):
         assert init_from.architecture("tiny") == models.TINY
         with pytest.raises(ValueError, match="'molmo9' is unknown"):
             init_from.architecture("molmo9")
+
+
+def test_a_run_of_a_directory_goes_on_without_the_directory(tmp_path):
+    mesh = {"data": 2, "fsdp": 2, "context": 1, "tensor": 2}
+    architecture = dataclasses.replace(models.PRESETS["small"], name="anything")
+    with on_mesh(c=architecture) as (_, s):
+        write_hf(tmp_path / "hf", s, numbers(s.shapes))
+    one = config(steps=1, batch=4, mesh=mesh, model__preset=f"hf:{tmp_path}/hf")
+    everything = {"all": InitConfig(".*", f"hf:{tmp_path}/hf")}
+    loop.train(dataclasses.replace(one, init_from=everything), tmp_path / "run")
+    shutil.rmtree(tmp_path / "hf")
+    loop.train(dataclasses.replace(one, init_from=everything, steps=2), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
