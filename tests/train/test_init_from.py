@@ -6,7 +6,6 @@ import shutil
 import jax
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from molmo2_jax import sharding
 from molmo2_jax.hf.config import HfError
@@ -16,6 +15,8 @@ from molmo2_jax.train import init_from, loop
 from molmo2_jax.train.checkpoint import save_architecture
 from molmo2_jax.train.config import ConfigError, InitConfig
 from molmo2_jax.train.param_files import write_params
+from tests.hf import formats
+from tests.hf.configs import llm_config
 from tests.models.small import KINDS, numbers
 from tests.models.sources import InMemory, write_hf
 from tests.train.small_run import config
@@ -38,49 +39,11 @@ def values(c=CONFIG, seed=0):
         return numbers(s.shapes, seed)
 
 
-def qwen3_directory(folder, c, arrays):
-    """A Qwen3 checkpoint of transformers, written by its own definition: rows are outputs, heads one after another."""
-    llm = c.llm
-    sizes = {
-        "hidden_size": llm.width,
-        "num_hidden_layers": llm.layers,
-        "num_attention_heads": llm.heads,
-        "num_key_value_heads": llm.kv_heads,
-        "head_dim": llm.head_dim,
-        "intermediate_size": llm.mlp,
-        "vocab_size": llm.vocab,
-    }
-    rest = {"model_type": "qwen3", "rms_norm_eps": llm.norm_eps, "tie_word_embeddings": llm.tied, "hidden_act": "silu"}
-    rope = {"rope_parameters": {"rope_type": "default", "rope_theta": llm.rope_theta}}
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(sizes | rest | rope))
-    tensors = {
-        "model.embed_tokens.weight": arrays["llm/embed/base"],
-        "model.norm.weight": arrays["llm/norm/scale"],
-        "lm_head.weight": arrays["llm/head"],
-    }
-    for layer in range(llm.layers):
-        mine = {name: x[layer] for name, x in arrays.items() if name.startswith("llm/blocks/")}
-        here = f"model.layers.{layer}"
-        for x in "qkv":
-            w_DNH = mine[f"llm/blocks/attn/{x}/w"]
-            tensors[f"{here}.self_attn.{x}_proj.weight"] = w_DNH.reshape(llm.width, -1).T
-        tensors[f"{here}.self_attn.o_proj.weight"] = mine["llm/blocks/attn/o/w"].reshape(-1, llm.width).T
-        for x in "qk":
-            tensors[f"{here}.self_attn.{x}_norm.weight"] = mine[f"llm/blocks/attn/{x}_norm/scale"]
-        for x in ("gate", "up", "down"):
-            tensors[f"{here}.mlp.{x}_proj.weight"] = mine[f"llm/blocks/mlp/{x}/w"].T
-        tensors[f"{here}.input_layernorm.weight"] = mine["llm/blocks/attn_norm/scale"]
-        tensors[f"{here}.post_attention_layernorm.weight"] = mine["llm/blocks/mlp_norm/scale"]
-    tensors = {key: np.ascontiguousarray(x) for key, x in tensors.items()}
-    safetensors.numpy.save_file(tensors, folder / "model.safetensors")
-
-
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
     """A language model, a Molmo2 of Hugging Face, and one of Orbax, each with numbers of its own."""
     root = tmp_path_factory.mktemp("sources")
-    qwen3_directory(root / "qwen3", CONFIG, values(seed=1))
+    formats.write(root / "qwen3", llm_config("qwen3", CONFIG.llm), formats.base_llm(values(seed=1), "qwen3"))
     with on_mesh() as (_, s):
         write_hf(root / "molmo2", s, numbers(s.shapes, 2))
         (root / "orbax").mkdir()
