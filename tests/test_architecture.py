@@ -54,6 +54,7 @@ LIBRARIES = {
         "ml_dtypes",
         "gguf",
         "tokenizers",
+        "tqdm",
     },
     4: {"numpy", "jax", "flax", "safetensors", "optax", "orbax", "tensorstore", "grain", "tensorboardX", "tqdm"},
 }
