@@ -32,7 +32,8 @@ def photograph(tmp_path_factory, street_video):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, data_config):
     directory = tmp_path_factory.mktemp("run")
-    save_run(directory, small(vocab=151_936), data_config(seq_len=2048, crops=9, pooled=1316))
+    # Untied: a random model whose head is its embedding says the last token again.
+    save_run(directory, small(vocab=151_936, tied=False), data_config(seq_len=2048, crops=9, pooled=1316))
     return directory
 
 
@@ -66,7 +67,7 @@ def test_an_export_answers_in_transformers_and_back_here_as_it_did(workdir, expo
         out = model.generate(**inputs, max_new_tokens=NEW, do_sample=False)
     new = out[0, inputs["input_ids"].shape[1] :]
     said = processor.tokenizer.decode(new, skip_special_tokens=True)
-    assert len(set(new.tolist())) > NEW // 4  # neither cut short nor one token again and again
+    assert len(new) == NEW and len(set(new.tolist())) > 1  # neither cut short nor one token again and again
 
     assert our_answer(workdir, photograph) == said
     convert.hf_to_orbax(str(exported), tmp_path / "orbax")
