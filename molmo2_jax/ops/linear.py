@@ -1,10 +1,11 @@
 """A linear map of an fsdp-sharded float32 parameter: gathered and cast on the way in, float32 gradients on the way out.
 
 Plain autodiff would reduce weight gradients over the mesh in the compute dtype. Here the gradient matmul accumulates
-and is reduced in float32 and lands in the parameter's own shards.
+and is reduced in float32 and lands in the parameter's own shards, scattered as it is summed.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -19,7 +20,7 @@ def project(equation: str, x: jax.Array, w: jax.Array, axes: Sequence[str], out:
     """`einsum(equation, x, w)` in x's dtype, sharded as `out`.
 
     Args:
-      equation: "…,…->…", every letter of an operand also in the other one or in the result.
+      equation: "ti,io->to", where t, i and o are letters in that order: dimensions of tokens, of inputs, of outputs.
       w: float32, stored as `sharding.stored(axes)`.
       axes: logical axes of w; fsdp ones are gathered for the product.
     """
@@ -44,10 +45,37 @@ def _backward(equation, axes, out, residuals, dy):
     operands, y = equation.split("->")
     a, b = operands.split(",")
     dx = jnp.einsum(f"{y},{b}->{a}", dy, _gather(w, axes, x.dtype), out_sharding=jax.typeof(x).sharding.spec)
-    dw = jnp.einsum(
-        f"{a},{y}->{b}", x, dy, out_sharding=jax.typeof(w).sharding.spec, preferred_element_type=jnp.float32
-    )
+    dw = _weight_gradient(x, dy, len(set(a) & set(y)), jax.typeof(w).sharding.spec)
     return dx, dw.astype(w.dtype)
 
 
 project.defvjp(_forward, _backward)
+
+
+def _weight_gradient(x, dy, tokens: int, stored: P):
+    """Sum over all tokens of products of x's inputs and dy's outputs, sharded as `stored`."""
+
+    merged, plain = (functools.partial(f, tokens=tokens) for f in (merged_sum, token_sum))
+
+    def local(x, dy):
+        sums, rest = jax.lax.platform_dependent(x, dy, cpu=merged, default=plain), sharding.TOKENS
+        if sharding.FSDP in stored:
+            at = stored.index(sharding.FSDP)
+            sums = jax.lax.psum_scatter(sums, sharding.FSDP, scatter_dimension=at, tiled=True)
+            rest = tuple(axis for axis in rest if axis != sharding.FSDP)
+        return jax.lax.psum(sums, rest)
+
+    specs = tuple(jax.typeof(a).sharding.spec for a in (x, dy))
+    return jax.shard_map(local, in_specs=specs, out_specs=stored)(x, dy)
+
+
+def token_sum(x: jax.Array, dy: jax.Array, tokens: int) -> jax.Array:
+    """float32[inputs, outputs] of [tokens, inputs] and [tokens, outputs]."""
+    over = tuple(range(tokens))
+    return jax.lax.dot_general(x, dy, ((over, over), ((), ())), preferred_element_type=jnp.float32)
+
+
+def merged_sum(x: jax.Array, dy: jax.Array, tokens: int) -> jax.Array:
+    """The same over one dimension of tokens. CPUs transpose x for several, slowly; TPUs would copy to merge them."""
+    x_TI, dy_TO = (a.reshape(math.prod(a.shape[:tokens]), -1) for a in (x, dy))
+    return token_sum(x_TI, dy_TO, 1).reshape(x.shape[tokens:] + dy.shape[tokens:])

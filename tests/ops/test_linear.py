@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from molmo2_jax import sharding
-from molmo2_jax.ops.linear import project
+from molmo2_jax.ops.linear import merged_sum, project, token_sum
 
 EQUATION, AXES = "BSD,DNH->BSNH", ("embed", "heads", "head_dim")
 
@@ -43,3 +43,22 @@ def test_weight_gradients_of_bfloat16_inputs_are_summed_in_float32():
     w = np.zeros((2, 1, 1), "f")
     _, _, dw = run((1, 1, 1, 1), x, w, jnp.bfloat16)
     np.testing.assert_array_equal(dw.ravel(), [4096, 4096])  # a bfloat16 sum stops growing at 256
+
+
+def test_the_weight_gradient_of_other_devices_is_that_of_cpus():
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, 3, 5, 4)).astype("f"), rng.normal(size=(2, 3, 5, 2, 3)).astype("f")
+    want = np.einsum("BCPD,BCPNH->DNH", x, dy)
+    for weight_gradient in (token_sum, merged_sum):
+        np.testing.assert_allclose(weight_gradient(x, dy, 3), want, atol=1e-5)
+
+
+def test_weight_gradients_are_scattered_as_they_are_summed():
+    mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, (1, 4, 1, 2), strict=True)), jax.devices())
+    with jax.set_mesh(mesh):
+        x, w = jnp.zeros((4, 8, 8)), jnp.zeros((8, 2, 3))
+        x = jax.device_put(x, jax.NamedSharding(mesh, sharding.B_S_D))
+        w = jax.device_put(w, jax.NamedSharding(mesh, sharding.stored(AXES, 3)))
+        gradient = jax.grad(lambda w: project(EQUATION, x, w, AXES, sharding.B_S_N_H).sum())
+        program = jax.jit(gradient).lower(w).as_text()
+    assert "reduce_scatter" in program
