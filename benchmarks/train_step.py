@@ -14,7 +14,8 @@ transformers knows neither trees nor packing. Two ways to train it on a row:
     usual     as its users do: one sequence for each question (the video in each), or each conversation; padded
     by hand   the very row, with a 4-D mask and positions made here from ours, and logits only where there is loss
 
-Both attend by torch's scaled_dot_product_attention; transformers' "eager" is slower. What counts are the ratios.
+Both attend by torch's scaled_dot_product_attention; transformers' "eager" is slower. What counts are the ratios, on
+cores that do nothing else: torch's threads wait for each other, so that beside other work it takes several times as long.
 """
 
 import dataclasses
