@@ -15,7 +15,7 @@ transformers knows neither trees nor packing. Two ways to train it on a row:
     by hand   the very row, with a 4-D mask and positions made here from ours, and logits only where there is loss
 
 Both attend by torch's scaled_dot_product_attention; transformers' "eager" is slower. What counts are the ratios, on
-cores that do nothing else: torch's threads wait for each other, so that beside other work it takes several times as long.
+cores that do nothing else: torch's threads wait for each other, so that other work slows it several times over.
 """
 
 import dataclasses
