@@ -40,7 +40,7 @@ FLOORS = {
     "tools": 5,
 }
 LIBRARIES = {
-    0: {"numpy", "grain", "av", "PIL", "tokenizers"},
+    0: {"numpy", "grain", "array_record", "av", "fsspec", "PIL", "tokenizers"},
     1: {"numpy", "jax"},
     2: {"numpy", "jax", "flax"},
     3: {

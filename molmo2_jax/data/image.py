@@ -18,7 +18,7 @@ import zlib
 import numpy as np
 from PIL import Image, ImageOps
 
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.schema import PATCH_PIXELS, PATCHES, POOL
 
 Tiling = tuple[int, int]  # rows and columns of high-resolution views

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from molmo2_jax.data import image as image_lib
 from molmo2_jax.data import video as video_lib
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.styles import STYLES
 from molmo2_jax.text.points import write_points
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from molmo2_jax.data.example import Example
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.schema import PATCHES, RowShape, empty_row
 
 

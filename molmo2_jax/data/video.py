@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import av
 import numpy as np
 
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 
 # ffmpeg also opens pictures (png_pipe, image2) and any .txt (tty) as if they were videos.
 _NOT_VIDEO = ("image2", "tty")

@@ -10,7 +10,7 @@ import numpy as np
 from molmo2_jax import sharding
 from molmo2_jax.data.config import DataConfig
 from molmo2_jax.data.example import Example
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.row import build_row
 from molmo2_jax.data.schema import RowShape
 from molmo2_jax.generate.decode import decode, prefill

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.record import RecordError
 from molmo2_jax.hf.config import HfError
 from molmo2_jax.train.checkpoint import CheckpointError

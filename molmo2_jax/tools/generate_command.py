@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from molmo2_jax.data.example import Example, answer_text, describe_prompt
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.record import Record, RecordError, VideoMedium, load_records
 from molmo2_jax.generate.answer import Answerer
 from molmo2_jax.tools import command

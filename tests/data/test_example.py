@@ -7,7 +7,7 @@ from PIL import Image
 from molmo2_jax.data import example as example_lib
 from molmo2_jax.data import image, layout, video
 from molmo2_jax.data.example import describe, describe_prompt
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.record import RecordError, load_records
 
 CAR = {

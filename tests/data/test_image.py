@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.image import (
     choose_tiling,
     frame_pooling,
@@ -19,7 +20,6 @@ from molmo2_jax.data.image import (
     patchify,
     resize,
 )
-from molmo2_jax.data.media_error import MediaError
 
 NONE = [-1] * 5  # a token of an image uses 4 of its 9 places
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from molmo2_jax.data import video
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.video import VideoInfo, decode_frames, frame_times, probe
 from tests.data.videos import BIKES, WHOLE, copy, draw, grays
 

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.video import decode_frames, probe
 from tests.data.videos import BIKES, WHOLE, copy, draw
 

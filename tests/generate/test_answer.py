@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from molmo2_jax.data.example import describe_prompt
-from molmo2_jax.data.media_error import MediaError
+from molmo2_jax.data.failure import MediaError
 from molmo2_jax.generate import answer as answering
 from molmo2_jax.generate.answer import Answerer
 from molmo2_jax.train.config import ConfigError
