@@ -27,7 +27,7 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Multiple choice. `correct`: places in `options`, mostly one. `labelled` is False where options have no letters."""
+    """Multiple choice. `correct`: places in `options`, mostly one. `labelled`: False where options have no letters."""
 
     options: tuple[str, ...]
     correct: tuple[int, ...]
