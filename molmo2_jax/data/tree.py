@@ -20,12 +20,14 @@ Source: arXiv 2601.10611 and its public code (depth 1); deeper trees and the sum
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from molmo2_jax.data.annotations import AnyOf
 from molmo2_jax.data.layout import VisualTokens
 
 
@@ -41,13 +43,15 @@ ROOT = -1  # the parent of a first turn: BOS and the visual tokens, shared by ev
 class Turn:
     """A tokenised message. Turns come depth first; `parent` is the index of the turn this one follows, or ROOT.
 
-    `answer` is without EOS; None where the model is to answer. `flat_weight` replaces both weight factors if not None.
+    `answer` is without EOS; None where the model is to answer. `flat_weight` stands in for c/sqrt(n)/sqrt(branches)
+    where it is not None; `factor` multiplies either.
     """
 
     parent: int
-    user: list[int]
-    answer: list[int] | None
+    user: Sequence[int]
+    answer: Sequence[int] | None
     flat_weight: float | None
+    factor: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,19 +70,26 @@ class ExampleTokens:
 def depth_first(messages: Sequence[Node], rng: np.random.Generator) -> list[tuple[Node, int]]:
     """Messages depth first with the place of each one's parent; siblings are in an order drawn from `rng`.
 
-    A(C, D), B may come as  [(B, ROOT), (A, ROOT), (D, 1), (C, 1)].
+    A(C, D), B may come as  [(B, ROOT), (A, ROOT), (D, 1), (C, 1)]. Of several to choose from, one is drawn.
     """
     order: list[tuple[Node, int]] = []
-    stack = [(node, ROOT) for node in _shuffled(messages, rng)]
+    stack = [(node, ROOT) for node in _drawn(messages, rng)]
     while stack:
         node, parent = stack.pop()
-        stack += [(child, len(order)) for child in _shuffled(node.then, rng)]
+        stack += [(child, len(order)) for child in _drawn(node.then, rng)]
         order.append((node, parent))
     return order
 
 
-def _shuffled(nodes: Sequence[Node], rng: np.random.Generator) -> list[Node]:
+def _drawn(nodes: Sequence[Node], rng: np.random.Generator) -> list[Node]:
+    nodes = [node.choices[rng.integers(len(node.choices))] if isinstance(node, AnyOf) else node for node in nodes]
     return [nodes[i] for i in rng.permutation(len(nodes))]
+
+
+def text_tokens(turns: Sequence[Turn]) -> int:
+    """Tokens of turns in a sequence: their own, and an EOS after each that others follow."""
+    inner = {turn.parent for turn in turns} - {ROOT}
+    return sum(len(turn.user) + len(turn.answer or ()) for turn in turns) + len(inner)
 
 
 def keep_fitting(turns: Sequence[Turn], room: int) -> list[Turn]:
@@ -102,6 +113,31 @@ def keep_fitting(turns: Sequence[Turn], room: int) -> list[Turn]:
         place[index] = len(kept)
         kept.append(dataclasses.replace(turn, parent=parent))
     return kept
+
+
+def split_fitting(turns: Sequence[Turn], room: int) -> list[list[Turn]]:
+    """The turns in parts of at most `room` tokens, each to stand below the same root; see `keep_fitting` for a part.
+
+    Branches of 5, 4 and 3 tokens in a room of 8:  [[5, 3], [4]]. A branch goes whole to the first part that has room
+    for it; turns are left out only where their own branch alone has no room for them.
+    """
+    starts = [index for index, turn in enumerate(turns) if turn.parent == ROOT]
+    parts: list[list[Turn]] = []
+    for start, stop in itertools.pairwise([*starts, len(turns)]):
+        branch = keep_fitting(_moved(turns[start:stop], -start), room)
+        if branch:
+            need = text_tokens(branch)
+            part = next((part for part in parts if text_tokens(part) + need <= room), None)
+            if part is None:
+                parts.append(branch)
+            else:
+                part += _moved(branch, len(part))
+    return parts
+
+
+def _moved(turns: Sequence[Turn], places: int) -> list[Turn]:
+    """Turns of which all stand `places` further on in a list."""
+    return [t if t.parent == ROOT else dataclasses.replace(t, parent=t.parent + places) for t in turns]
 
 
 def lay_out(
@@ -128,8 +164,7 @@ def lay_out(
     starts, position_of = [], {ROOT: root_len}  # position_of: where the children of a turn go on
     positions = list(range(root_len))
     for index, turn in enumerate(turns):
-        answer = [] if turn.answer is None else turn.answer
-        body = turn.user + answer + ([eos] if index in inner else [])
+        body = [*turn.user, *(() if turn.answer is None else turn.answer), *([eos] if index in inner else [])]
         # A turn with children is followed by the first of them; with others of them too, but none of these is learned.
         follower = turns[index + 1].user[0] if index in inner else eos
         starts.append(len(tokens))
@@ -169,6 +204,7 @@ def _turn_weights(turn: Turn, body: int, branches: int, length_weight: float) ->
         return [0.0] * body
     n = len(turn.answer) + 1
     weight = turn_weight(n, branches, length_weight) if turn.flat_weight is None else turn.flat_weight
+    weight *= turn.factor
     before = len(turn.user) - 1
     return [0.0] * before + [weight] * n + [0.0] * (body - before - n)
 
