@@ -314,7 +314,7 @@ def _read_points(raw: dict, what: str, kind: str | None, medium, complain: Compl
         points.append(point)
     if label is not None:
         try:
-            write_points(label, [], mode="point", alt=alt)  # refuses texts that could not be read back out of a tag
+            write_points(label, [], version="html-v2", alt=alt)  # refuses texts that could not be read back
         except ValueError as error:
             complain(f"{what}: {error}")
     return PointsAnswer(label, tuple(points), alt)
