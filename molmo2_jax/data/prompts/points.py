@@ -41,9 +41,6 @@ def write_images_points(
     A question that the record brings is about all images.
     """
     label, asks = message.answer.label, STYLES[message.style].asks
-    far = sorted({point.key for point in message.answer.points if point.key > n_images})
-    if far:
-        raise trouble(message.style, f"points in images {far} of {n_images}", "bad_record")
     given = message.question if message.user is None else message.user
     if given is not None or not templated:
         return label if given is None else given, _answer(message, label, None, version)

@@ -95,5 +95,7 @@ def _check(message: Message, times: np.ndarray | None, n_images: int) -> None:
         raise trouble(style, f"annotated with {type(message.answer).__name__}, not {wanted}", "bad_record")
     if kind in (VIDEO_POINTS, TRACKS) and times is None:
         raise trouble(style, "the example has no video", "bad_record")
-    if kind in (IMAGE_POINTS, IMAGES_POINTS) and not n_images:
-        raise trouble(style, "the example has no image", "bad_record")
+    if kind in (IMAGE_POINTS, IMAGES_POINTS):
+        far = sorted({point.key for point in message.answer.points if point.key > n_images})
+        if far or not n_images:
+            raise trouble(style, f"points in images {far} of an example with {n_images}", "bad_record")

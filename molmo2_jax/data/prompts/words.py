@@ -90,5 +90,5 @@ def _about(message: Message, templated: bool, rng: np.random.Generator) -> dict[
 
 def clock(seconds: float) -> str:
     """3725.04  ->  01:02:05.0"""
-    minutes, tenths = divmod(round(10 * seconds), 600)
+    minutes, tenths = divmod(round(10 * round(float(seconds), 1)), 600)  # the tenth that seconds would show
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{tenths // 10:02d}.{tenths % 10}"
