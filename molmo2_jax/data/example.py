@@ -204,7 +204,7 @@ def answer_text(message: Message, media: tuple[VideoMedium | ImageMedium, ...]) 
         for point in message.answer.points
     ]
     mode = STYLES[message.style].points
-    return points.write_points(message.answer.label, found, mode=mode, alt=message.answer.alt)
+    return points.write_points(message.answer.label, found, version="html-v2", mode=mode, alt=message.answer.alt)
 
 
 def _check_budget(where: str, plans: tuple, tokens: int, cfg: DataConfig) -> None:

@@ -9,6 +9,7 @@ REASONS = {  # what a count of failures is filed under
     "too_long": "its media and shortest message need more tokens than a row has",
     "too_many_crops": "its media need more crops or visual tokens than a row has",
     "no_file": "the medium is not there",
+    "unreadable": "the medium is there, but its bytes could not be read",
     "empty_file": "the medium has no bytes",
     "not_media": "the file is no image or video, or one of a kind that is not read",
     "no_video": "a file with sound or covers only",

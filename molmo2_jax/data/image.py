@@ -11,15 +11,15 @@ Pooling 2 x 2 patches a token gives 14 x 14 tokens for the overview and ceil(hal
 is one squashed view, pooled 3 x 3: 81 tokens. Sources: arXiv 2601.10611, public reference multicrop_preprocessor.py.
 """
 
-import os
 import struct
 import zlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.schema import PATCH_PIXELS, PATCHES, POOL
+from molmo2_jax.data.source import Source, name_of, rewound
 
 Tiling = tuple[int, int]  # rows and columns of high-resolution views
 
@@ -30,6 +30,7 @@ MARGIN = 4  # patches dropped on either side of a seam
 STEP = SIDE - 2 * MARGIN  # 19 patches from one view to the next
 IMAGE_POOL = 2  # patches a side of what a visual token of an image pools
 FRAME_POOL = 3  # and of a video frame
+FRAME_SLOTS = (SIDE // FRAME_POOL) ** 2  # visual tokens of one frame: 81
 
 # What Pillow's decoders raise on damaged files; a bomb is an image of more than 179 million pixels.
 _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -37,22 +38,37 @@ _DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error
 _ROWS = 16  # rows resized at a time: their floats stay in the processor's cache
 
 
-def load_image(path: str | os.PathLike) -> np.ndarray:
-    """An image as uint8[H, W, 3] RGB, turned upright as its EXIF says.
+def load_image(source: Source) -> np.ndarray:
+    """An image as uint8[H, W, 3] RGB, turned upright as its EXIF says; of an animation the first picture.
 
     Raises MediaError, naming the file, where it is missing, no image, cut off or of a kind without RGB values.
     """
-    if not os.path.isfile(path):
-        raise MediaError(f"{path}: no such file")
+    name = name_of(source)
+    source = rewound(source)
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             mode = image.mode
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            image.load()
+            pixels = np.asarray(_upright(image).convert("RGB"))
     except _DAMAGED as error:
-        raise MediaError(f"{path}: not an image, or a damaged one ({error})") from error
+        raise MediaError(f"{name}: not an image, or a damaged one ({error})", _reason(error)) from error
     if mode.startswith(("I", "F")):  # 16 or 32 bits a pixel, which Pillow has clipped to white by now
-        raise MediaError(f"{path}: its pixels have more than 8 bits (mode {mode})")
+        raise MediaError(f"{name}: its pixels have more than 8 bits (mode {mode})", "too_deep")
     return pixels
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except _DAMAGED:  # the pixels are whole, only the note how the camera was held is not
+        return image
+
+
+def _reason(error: Exception) -> str:
+    """What a failure of Pillow is counted as: it names files that end too early in several ways, all with one word."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not_media"
+    return "cut_off" if "truncated" in str(error).lower() else "undecodable"
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -125,7 +125,7 @@ BAD = [
     (video(qa(user="  ")), r"messages\[0\]: 'user' is empty or not a string"),
     (video(qa(answer="")), r"messages\[0\]: 'answer' is empty or not a string"),
     (video(qa(answer=2)), r"messages\[0\]: 'answer' is empty or not a string"),
-    (video(qa(style="poem")), r"messages\[0\].style 'poem' is unknown \(known: long_caption"),
+    (video(qa(style="poem")), r"messages\[0\].style 'poem' is unknown \(known: a_okvqa_da"),
     (video(qa(then=[])), r"messages\[0\].then is empty or not a list"),
     (video(qa(then=[qa(then=[qa(user="")])])), r"messages\[0\].then\[0\].then\[0\]: 'user' is empty"),
     (video(qa(than=[])), r"messages\[0\] has an unknown key 'than'"),
