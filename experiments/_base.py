@@ -11,6 +11,20 @@ def data(**numbers) -> ConfigDict:
     """Keys of molmo2_jax/data/config.py that the recipe keeps fixed, and the given ones."""
     return ConfigDict(
         {
+            "missing": "stop",  # every dataset of the mixture has to be there
+            "prompts": "none",  # questions as the records have them
+            "style_prefix": "none",
+            "points_format": "html-v2",  # <points coords="0.5 1 120 500;1.0 1 122 498">
+            "token_weights": "length",
+            "frame_sampling": "uniform_last_frame",  # at fps from the start, and the last frame
+            "timestamps": "per-frame-compact",  # "0.5 " before each frame
+            "subtitles": "frame_1",  # lines within a second of a frame
+            "max_subtitle_tokens": None,
+            "high_res_crops": 24,  # where a dataset's high_res drew it
+            "max_images": 5,
+            "vision_shards": 1,  # mesh.context
+            "overflow": "split",  # branches that do not fit a row go to another, with the media once more
+            "workers": 0,  # decode in the loader's thread
             "vocab_size": 151_936,  # rows of Qwen3's embedding; Molmo2's special tokens follow
             "fps": 2.0,  # frames/s sampled from a video; the last frame is always among them
             "max_crops": 8,  # 378x378 crops of one image, beside its overview
@@ -21,6 +35,15 @@ def data(**numbers) -> ConfigDict:
         }
         | numbers
     )
+
+
+def records(**files: str) -> ConfigDict:
+    """A mixture of JSON-lines files that lie beside the configs, by the square root of their sizes."""
+    datasets = {
+        name: {"source": str(HERE / file), "size": None, "rate": 1.0, "weight": None, "high_res": 0.0}
+        for name, file in files.items()
+    }
+    return ConfigDict({"records": {"rate": 1.0, "datasets": datasets}})
 
 
 def model(preset: str, **run) -> ConfigDict:

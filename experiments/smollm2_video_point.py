@@ -32,7 +32,7 @@ def get_config(language_model: str = "runs/smollm2") -> ConfigDict:
         response_dropout=0.0,
     )
     c.data = _base.data(
-        records=(str(_base.HERE / "street/overfit.jsonl"),),
+        mixture=_base.records(overfit="street/overfit.jsonl"),
         tokenizer=language_model,
         vocab_size=49_152,
         seq_len=1280,

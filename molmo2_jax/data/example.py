@@ -1,103 +1,52 @@
 """Describing: from a record to everything about its example but the pixels. Reads kilobytes, decodes nothing.
 
-    record street/car  ->  tokens, targets, weights, positions, visibility        arrays of n tokens
+    record street/car  ->  turns as tokens, in a drawn order and wording      lengths
                            VideoPlan("bikes.mp4", times 3.04, 3.54, ... 7.44)     10 crops, 810 pooled tokens
 
-The packer needs only the lengths; `views()` decodes, and only for examples that a row will train on.
+The packer needs only the lengths; arrays are laid out and media decoded for examples that a row will train on.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from molmo2_jax.data import image as image_lib
-from molmo2_jax.data import layout, tree
-from molmo2_jax.data import video as video_lib
-from molmo2_jax.data.config import DataConfig
-from molmo2_jax.data.record import (
-    ImageMedium,
-    Message,
-    PointsAnswer,
-    Record,
-    RecordError,
-    VideoMedium,
-    open_image,
-    open_video,
-)
+from molmo2_jax.data import layout, tree, vision_shards
+from molmo2_jax.data.annotations import Message
+from molmo2_jax.data.complaints import RecordError
+from molmo2_jax.data.config import DataConfig, DatasetConfig
+from molmo2_jax.data.failure import ExampleError
+from molmo2_jax.data.media import ImageMedium, VideoMedium
+from molmo2_jax.data.plan import ImagePlan, VideoPlan
+from molmo2_jax.data.prompts import Written, write_turn
+from molmo2_jax.data.record import Record
+from molmo2_jax.data.sampling import frame_times
 from molmo2_jax.data.schema import PATCHES, POOL
 from molmo2_jax.data.styles import STYLES
-from molmo2_jax.text import chat, points
+from molmo2_jax.text import chat
 from molmo2_jax.text.tokenizer import Tokenizer
 
-
-@dataclasses.dataclass(frozen=True)
-class VideoPlan:
-    """Frames to take from a video: one crop and 81 pooled tokens each. `times` are seconds of the video, ascending."""
-
-    path: Path
-    times: tuple[float, ...]
-
-    @property
-    def n_crops(self) -> int:
-        return len(self.times)
-
-    @property
-    def n_pooled(self) -> int:
-        return layout.FRAME_SLOTS * len(self.times)
-
-    def pooling(self) -> np.ndarray:
-        """int32[n_pooled, 9], patch ids counted from this medium's first crop."""
-        return image_lib.frame_pooling(len(self.times))
-
-    def views(self) -> Iterator[np.ndarray]:
-        """n_crops crops, uint8[729, 588] each. Raises MediaError when the video cannot be decoded."""
-        for frame in video_lib.decode_frames(self.path, self.times):
-            yield image_lib.frame_view(frame)
-
-
-@dataclasses.dataclass(frozen=True)
-class ImagePlan:
-    """An image cut into an overview and the crops of `tiling`."""
-
-    path: Path
-    tiling: image_lib.Tiling
-
-    @property
-    def n_crops(self) -> int:
-        rows, columns = self.tiling
-        return 1 + rows * columns
-
-    @property
-    def n_pooled(self) -> int:
-        return sum(rows * columns for rows, columns in image_lib.image_grid(self.tiling))
-
-    def pooling(self) -> np.ndarray:
-        """int32[n_pooled, 9], patch ids counted from this medium's first crop, -1 absent."""
-        return image_lib.image_pooling(self.tiling)
-
-    def views(self) -> Iterator[np.ndarray]:
-        """n_crops crops, uint8[729, 588] each, the overview first. Raises MediaError when the image cannot be read."""
-        yield from image_lib.image_views(image_lib.load_image(self.path), self.tiling)
+Media = tuple[VideoMedium | ImageMedium, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Example(tree.ExampleTokens):
-    """A described example: the arrays of tree.ExampleTokens, relative to the example's start, and its media's plans.
+class Example:
+    """A described example. `where` names the record in errors ("a.jsonl:3: record 'street/car'").
 
-    `where` names the record in errors ("a.jsonl:3: record 'street/car'"); `dropped` counts messages left out because
-    they did not fit the row.
+    `dropped` counts messages, and lines of subtitles, that were left out because they did not fit.
     """
 
+    dataset: str
     id: str
     where: str
+    visual: layout.VisualLayout
     media: tuple[VideoPlan | ImagePlan, ...]
+    turns: tuple[tree.Turn, ...]
     dropped: int
 
     @property
     def n_tokens(self) -> int:
-        return len(self.tokens)
+        return 1 + self.visual.n_tokens + tree.text_tokens(self.turns)
 
     @property
     def n_crops(self) -> int:
@@ -105,7 +54,24 @@ class Example(tree.ExampleTokens):
 
     @property
     def n_pooled(self) -> int:
-        return len(self.visual_slots)
+        return sum(plan.n_pooled for plan in self.media)
+
+    @property
+    def units(self) -> tuple[tuple[int, int], ...]:
+        """(crops, pooled tokens) of each image or frame: what one device encodes."""
+        return tuple(unit for plan in self.media for unit in plan.units)
+
+    def lay_out(self, tok: Tokenizer, length_weight: float) -> tree.ExampleTokens:
+        """Its tokens, targets, weights and visibility, relative to its own start."""
+        never = [tok.special(token) for token in layout.VISUAL]
+        return tree.lay_out(
+            self.visual.tokens(tok),
+            self.turns,
+            bos=tok.bos_id,
+            eos=tok.eos_id,
+            length_weight=length_weight,
+            never_targets=never,
+        )
 
     def pooling(self) -> np.ndarray:
         """int32[n_pooled, 9]: patches of each visual token, 729 ids a crop, counted from the example's first crop."""
@@ -116,125 +82,133 @@ class Example(tree.ExampleTokens):
             first += plan.n_crops
         return np.concatenate(rows)
 
-    def views(self) -> Iterator[np.ndarray]:
-        """n_crops crops, uint8[729, 588] each, decoded now. Raises MediaError, naming the file."""
-        for plan in self.media:
-            yield from plan.views()
 
+def describe(
+    record: Record, name: str, settings: DatasetConfig, tok: Tokenizer, cfg: DataConfig, rng: np.random.Generator
+) -> list[Example]:
+    """The examples of a record of dataset `name` as drawn by `rng`: order of branches, wording, resolution.
 
-def describe(record: Record, tok: Tokenizer, cfg: DataConfig, rng: np.random.Generator) -> Example:
-    """The example of a record as drawn by `rng`, which shuffles the order of branches.
-
-    Messages that do not fit the row's tokens are dropped with what follows them and counted. Raises RecordError when
-    the media alone are over a budget or not even one message fits.
+    It is one example, unless its messages do not fit one row and cfg.overflow is "split": then each has the media and
+    some of the branches. Messages that fit no row beside the media are dropped with what follows them, and counted.
+    Raises ExampleError when a message cannot be written, RecordError when the media are over a budget or no message
+    fits beside them.
     """
-    plans, visual = _look(record.media, tok, cfg)
+    where = record.where
+    high_res = len(record.media) == 1 and settings.high_res > 0 and rng.random() < settings.high_res
+    look = _look(record, where, cfg, cfg.high_res_crops if high_res else cfg.max_crops, tok)
     order = tree.depth_first(record.messages, rng)
-    turns = [_turn(message, parent, record.media, tok) for message, parent in order]
-    kept = tree.keep_fitting(turns, cfg.seq_len - 1 - len(visual.tokens))
+    try:
+        turns = [_turn(message, parent, settings, look, tok, cfg, rng) for message, parent in order]
+    except ExampleError as error:
+        raise RecordError([f"{where}: {error}"], error.reason) from error
+    room = cfg.seq_len - 1 - look.visual.n_tokens
     shortest = min(len(turn.user) + len(turn.answer) for turn in turns if turn.parent == tree.ROOT)
-    _check_budget(record.where, plans, 1 + len(visual.tokens) + shortest, cfg)
-    return _example(record.id, record.where, plans, visual, kept, len(turns) - len(kept), tok, cfg)
+    _check_budget(where, look, 1 + look.visual.n_tokens + shortest, cfg)
+    if cfg.overflow == "split":
+        parts = tree.split_fitting(turns, room)
+    else:
+        parts = [tree.keep_fitting(turns, room)]
+    dropped = len(turns) - sum(map(len, parts)) + look.visual.left_out
+    return [
+        Example(name, record.id, where, look.visual, look.plans, tuple(part), dropped if number == 0 else 0)
+        for number, part in enumerate(parts)
+    ]
 
 
-def describe_prompt(
-    text: str,
-    tok: Tokenizer,
-    cfg: DataConfig,
-    *,
-    video: str | Path | None,
-    images: Sequence[str | Path],
-    clip: tuple[float, float] | None,
-) -> Example:
+def describe_prompt(text: str, media: Media, tok: Tokenizer, cfg: DataConfig) -> Example:
     """A question the model is to answer, laid out as in training: the same tokens up to the answer, weights all 0.
 
-    `clip` is the part of the video to look at, in seconds. Raises MediaError for an unreadable medium, ValueError for
-    a clip outside its video or two kinds of media, RecordError when the prompt is larger than a row.
+    Raises RecordError when the prompt is larger than a row.
     """
-    if video is not None and images:
-        raise ValueError("a prompt is about a video or about images, not both")
-    if clip is not None and video is None:
-        raise ValueError("a clip needs a video")
-    if video is not None:
-        media = (open_video(Path(video), clip),)
-    else:
-        media = tuple(open_image(Path(image)) for image in images)
-    plans, visual = _look(media, tok, cfg)
-    turn = tree.Turn(tree.ROOT, chat.user_turn(tok, text, first=True), None, None)
-    where = f"prompt about {', '.join(str(medium.path) for medium in media)}" if media else "prompt"
-    _check_budget(where, plans, 1 + len(visual.tokens) + len(turn.user), cfg)
-    return _example("prompt", where, plans, visual, [turn], 0, tok, cfg)
+    where = f"prompt about {', '.join(str(medium.location) for medium in media)}" if media else "prompt"
+    look = _look(Record("prompt", where, media, None, ()), where, cfg, cfg.max_crops, tok)
+    turn = tree.Turn(tree.ROOT, _ids(chat.user_turn(tok, text, first=True)), None, None, 1.0)
+    _check_budget(where, look, 1 + look.visual.n_tokens + len(turn.user), cfg)
+    return Example("prompt", "prompt", where, look.visual, look.plans, (turn,), 0)
 
 
-def _look(media: tuple, tok: Tokenizer, cfg: DataConfig) -> tuple[tuple, layout.VisualTokens]:
-    """What to decode of a video, of images or of nothing, and the tokens that stand for it."""
+def first_turns(record: Record, cfg: DataConfig, rng: np.random.Generator) -> list[Written]:
+    """What the user says and what was annotated, of the first message of every branch. Raises ExampleError."""
+    times = _times(record, cfg)
+    return [
+        _write(message, tree.ROOT, times, len(record.media), cfg, rng) for message in tree.first(record.messages, rng)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """What a row shows of the media: what to decode, the tokens that stand for it, and times of frames (s)."""
+
+    plans: tuple
+    visual: layout.VisualLayout
+    times: np.ndarray | None
+    n_images: int
+
+
+def _look(record: Record, where: str, cfg: DataConfig, max_crops: int, tok: Tokenizer) -> _Look:
+    media = record.media
     if not media:
-        return (), layout.no_visual_tokens()
+        return _Look((), layout.NoVisual(), None, 0)
     if isinstance(media[0], ImageMedium):
-        sizes = [medium.size for medium in media]
-        tilings = [image_lib.choose_tiling(height, width, cfg.max_crops) for width, height in sizes]
-        plans = tuple(ImagePlan(medium.path, tiling) for medium, tiling in zip(media, tilings, strict=True))
-        return plans, layout.images_tokens(tilings, tok, cfg.image_groups)
+        if len(media) > cfg.max_images:
+            raise RecordError(
+                [f"{where}: has {len(media)} images, an example max_images = {cfg.max_images}"], "too_many_crops"
+            )
+        tilings = tuple(image_lib.choose_tiling(height, width, max_crops) for width, height in (m.size for m in media))
+        plans = tuple(ImagePlan(medium.location, tiling) for medium, tiling in zip(media, tilings, strict=True))
+        return _Look(plans, layout.images_layout(tilings, tok, cfg.image_groups), None, len(media))
     (medium,) = media
-    times = video_lib.frame_times(medium.end - medium.start, cfg.max_frames, cfg.fps)
+    times = _times(record, cfg)
     # The sum may leave the clip by a rounding error, and there may be no frame there.
-    plan = VideoPlan(medium.path, tuple(min(medium.start + float(time), medium.end) for time in times))
-    return (plan,), layout.video_tokens(times, tok, cfg.frame_tokens, cfg.image_groups)
+    plan = VideoPlan(medium.location, tuple(min(medium.start + float(time), medium.end) for time in times))
+    return _Look((plan,), layout.video_layout(times, record.subtitles, tok, cfg), times, 0)
 
 
-def _turn(message: Message, parent: int, media: tuple, tok: Tokenizer) -> tree.Turn:
-    user = chat.user_turn(tok, message.user, first=parent == tree.ROOT)
-    answer = chat.assistant_turn(tok, answer_text(message, media))
-    return tree.Turn(parent, user, answer, STYLES[message.style].flat)
+def _times(record: Record, cfg: DataConfig) -> np.ndarray | None:
+    """When the frames of its video are sampled, in seconds since the clip's start."""
+    videos = [medium for medium in record.media if isinstance(medium, VideoMedium)]
+    return frame_times(videos[0], cfg) if videos else None
 
 
-def answer_text(message: Message, media: tuple[VideoMedium | ImageMedium, ...]) -> str:
-    """The answer as text; points as fractions of the frame, keyed by seconds since the clip's start or image number.
-
-    A car at pixel (120, 136) of a 640x272 frame, 5.54 s into the video and 2.5 s into the clip:
-
-        <points coords="2.5 1 188 500">black car</points>
-    """
-    if not isinstance(message.answer, PointsAnswer):
-        return message.answer
-    (medium,) = media
-    width, height = medium.size
-    found = [
-        points.Point(1 if point.time is None else point.time - medium.start, point.x / width, point.y / height)
-        for point in message.answer.points
-    ]
-    mode = STYLES[message.style].points
-    return points.write_points(message.answer.label, found, version="html-v2", mode=mode, alt=message.answer.alt)
+def _write(message: Message, parent: int, times, n_images: int, cfg: DataConfig, rng: np.random.Generator) -> Written:
+    return write_turn(message, cfg, rng, first=parent == tree.ROOT, times=times, n_images=n_images)
 
 
-def _check_budget(where: str, plans: tuple, tokens: int, cfg: DataConfig) -> None:
-    """Raise RecordError when a row cannot hold the media and the shortest message."""
-    needs = [
-        ("tokens for its media and shortest message", tokens, "seq_len", cfg.seq_len),
-        ("crops", sum(plan.n_crops for plan in plans), "crops", cfg.crops),
-        ("visual tokens", sum(plan.n_pooled for plan in plans), "pooled", cfg.pooled),
-    ]
-    over = [f"{where}: needs {n} {what}, a row has {key} = {cap}" for what, n, key, cap in needs if n > cap]
-    if over:
-        raise RecordError(over)
-
-
-def _example(
-    name: str,
-    where: str,
-    plans: tuple,
-    visual: layout.VisualTokens,
-    turns: list[tree.Turn],
-    dropped: int,
+def _turn(
+    message: Message,
+    parent: int,
+    settings: DatasetConfig,
+    look: _Look,
     tok: Tokenizer,
     cfg: DataConfig,
-) -> Example:
-    arrays = tree.lay_out(
-        visual,
-        turns,
-        bos=tok.bos_id,
-        eos=tok.eos_id,
-        length_weight=cfg.length_weight,
-        never_targets=[tok.special(token) for token in layout.VISUAL],
-    )
-    return Example(**vars(arrays), id=name, where=where, media=plans, dropped=dropped)
+    rng: np.random.Generator,
+) -> tree.Turn:
+    written = _write(message, parent, look.times, look.n_images, cfg, rng)
+    user = chat.user_turn(tok, written.user, first=parent == tree.ROOT)
+    flat = settings.weight
+    if flat is None:
+        flat = 1.0 if cfg.token_weights == "one" else STYLES[message.style].flat
+    return tree.Turn(parent, _ids(user), _ids(chat.assistant_turn(tok, written.answer)), flat, message.weight)
+
+
+def _ids(tokens: list[int]) -> np.ndarray:
+    return np.array(tokens, np.int32)  # a ninth of a list's memory; hundreds of examples wait in a pool
+
+
+def _check_budget(where: str, look: _Look, tokens: int, cfg: DataConfig) -> None:
+    """Raise RecordError when a row cannot hold the media and the shortest message."""
+    shards = cfg.vision_shards
+    needs = [
+        ("too_long", "tokens for its media and shortest message", tokens, "seq_len", cfg.seq_len),
+        ("too_many_crops", "crops", sum(plan.n_crops for plan in look.plans), "crops", cfg.crops),
+        ("too_many_crops", "visual tokens", sum(plan.n_pooled for plan in look.plans), "pooled", cfg.pooled),
+    ]
+    over = [(why, f"{where}: needs {n} {what}, a row has {key} = {cap}") for why, what, n, key, cap in needs if n > cap]
+    if over:
+        raise RecordError([text for _, text in over], over[0][0])
+    units = [unit for plan in look.plans for unit in plan.units]
+    if shards > 1 and vision_shards.assign(units, shards, cfg.crops, cfg.pooled) is None:
+        crops = max(c for c, _ in units)
+        raise RecordError(
+            [f"{where}: its images of up to {crops} crops do not fit {shards} vision shards"], "too_many_crops"
+        )

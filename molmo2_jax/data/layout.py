@@ -107,3 +107,31 @@ def _check_groups(image_groups: str) -> None:
 def _assemble(tokens: list[int], groups: list[int], patch: int) -> VisualTokens:
     array = np.array(tokens, np.int32)
     return VisualTokens(array, np.flatnonzero(array == patch).astype(np.int32), np.array(groups, np.int32))
+
+
+class VisualLayout:
+    """STANDIN."""
+
+    left_out = 0
+
+    def __init__(self, visual):
+        self._visual = visual
+
+    @property
+    def n_tokens(self):
+        return len(self._visual.tokens)
+
+    def tokens(self, tok):
+        return self._visual
+
+
+def NoVisual():
+    return VisualLayout(no_visual_tokens())
+
+
+def images_layout(tilings, tok, groups):
+    return VisualLayout(images_tokens(tilings, tok, groups))
+
+
+def video_layout(times, subtitles, tok, cfg):
+    return VisualLayout(video_tokens(times, tok, cfg.frame_tokens, cfg.image_groups))

@@ -1,193 +1,336 @@
 """Rows without end: row r of the global batch is fed by stream r, whatever host builds it and whenever it resumes.
 
-A stream draws examples (a new permutation of all records every epoch), describes `pool` of them at a time, packs that
-window and hands out its rows. With 5 records, a pool of 4 and rows of about two examples:
+A stream draws a window of examples (data/mixture.py says which), describes and packs them, and hands out the rows. With
+a pool of 4 and rows of about two examples:
 
-    draw      0 1 2 3 | 4 5 6 7 | 8 ...
-    record    3 0 4 1   2 1 3 0   4            epoch 0 ends after draw 4
-    rows      [3 4] [0 1] | [2] [1 3] [0] | ...
-    state     window 0, row 1: the next row is [0 1]
+    window     0                  1
+    drawn      a7 a3 b0 a5        a1 b4 a2 a6
+    rows       [a7 b0] [a3 a5]    [a1 a6] [b4] [a2]
+    state      window 1, row 2: the next row is [a2]
 
-So row (r, s) is a pure function of (config, seed, r, s), and a stream's state is the two integers `window` and `row`
-with three counts beside them. Restoring one describes and packs that window again, and decodes nothing.
+So row (r, s) is a pure function of (config, seed, r, s), and a stream's state is the two integers `window` and `row`.
+Restoring one describes and packs that window again, and decodes nothing. Media are decoded only for rows that are about
+to be trained on, by worker processes, straight into the memory that jax reads (data/workers.py).
 """
 
+import collections
 import dataclasses
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 
 import grain
 import numpy as np
 
-from molmo2_jax.data.config import DataConfig
+from molmo2_jax.data.complaints import RecordError
+from molmo2_jax.data.config import DataConfig, DatasetConfig
+from molmo2_jax.data.counts import Counts
+from molmo2_jax.data.dataset import Dataset, open_dataset
 from molmo2_jax.data.example import Example, describe
-from molmo2_jax.data.pack import pack
-from molmo2_jax.data.record import Record, RecordError, load_records
-from molmo2_jax.data.row import fill_row
+from molmo2_jax.data.failure import ExampleError
+from molmo2_jax.data.mixture import Draw, Schedule, rates, table
+from molmo2_jax.data.pack import Size, pack
+from molmo2_jax.data.row import Placed, lay_out_row, silence
 from molmo2_jax.data.schema import RowShape, empty_row
+from molmo2_jax.data.workers import CropBuffer, DecodePool, Job, Ticket
 from molmo2_jax.text.tokenizer import Tokenizer
 
-PERMUTATION, DRAW = 0, 1  # what a seed is for: spawn keys that keep the generators of one stream apart
+LISTED = 200  # failures that are listed when a run stops because of them
 
 
 class FailureRateError(RuntimeError):
-    """More media failed to decode than `max_failure_rate` allows; the message lists those of this run."""
+    """More examples were unusable than `max_failure_rate` allows; the message lists those of this run."""
 
 
 def row_shape(cfg: DataConfig) -> RowShape:
     """The budgets of one row."""
-    return RowShape(tokens=cfg.seq_len, crops=cfg.crops, pooled=cfg.pooled)
+    return RowShape(tokens=cfg.seq_len, crops=cfg.crops, pooled=cfg.pooled, shards=cfg.vision_shards)
 
 
-def make_loader(cfg: DataConfig, *, seed: int, rows: Sequence[int]) -> grain.DatasetIterator:
-    """Batches of the global batch rows `rows`, those this host owns, built ahead in a thread; close() it when done.
+class Data:
+    """What a config's `data` names, opened and checked: the datasets, their rates, the tokenizer.
 
-    An element is a dict: the arrays of schema.FIELDS as [B, ...] in the order of `rows`; `failures`, "RECORD ID: why"
-    of each example of this batch that could not be decoded; `counts`, a dict of the `examples`, `failed` (of these) and
-    `dropped` (messages that did not fit a row) of these rows since step 0, restarts included. `get_state()` after k
-    elements restores to element k + 1 by `set_state`, however far the thread has run ahead; it is JSON of the form
-    {"rows": {"0": {"window": 3, "row": 1, ...}}}, and a state of more rows than `rows` serves, too.
-
-    Raises RecordError with everything wrong with the records, before the first element. An element past
-    `max_failure_rate` raises FailureRateError.
+    `rates`: dataset -> share of all draws. `table`: the mixture as a text. Raises RecordError with everything wrong with
+    records in JSON-lines files, if that is more than `max_failure_rate` allows; ValueError naming datasets that are not
+    there, if `missing` is "stop"; ArchiveError for a prepared folder that is not whole.
     """
-    if len(set(rows)) != len(rows) or not rows or min(rows) < 0:
-        raise ValueError(f"rows are distinct indices into the global batch, not {list(rows)}")
-    if cfg.pool < 1:
-        raise ValueError(f"pool is {cfg.pool}: a stream packs at least one example at a time")
-    if not 0 <= cfg.max_failure_rate <= 1:
-        raise ValueError(f"max_failure_rate is {cfg.max_failure_rate}: a share is between 0 and 1")
-    tok = Tokenizer.load(cfg.tokenizer, cfg.vocab_size)
-    records = _load_all(cfg, tok)
-    batches = _Batches([Stream(records, tok, cfg, seed, row) for row in rows], cfg)
-    return iter(grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=cfg.prefetch))
+
+    def __init__(self, cfg: DataConfig):
+        if cfg.pool < 1:
+            raise ValueError(f"pool is {cfg.pool}: a stream packs at least one example at a time")
+        if not 0 <= cfg.max_failure_rate <= 1:
+            raise ValueError(f"max_failure_rate is {cfg.max_failure_rate}: a share is between 0 and 1")
+        self.cfg = cfg
+        self.settings: dict[str, DatasetConfig] = {}
+        for group in cfg.mixture.values():
+            self.settings |= group.datasets
+        self.datasets, missing = _open_all(self.settings)
+        if missing and cfg.missing == "stop":
+            names = "\n  ".join(f"{name}: {self.settings[name].source}" for name in missing)
+            raise ValueError(
+                f"datasets of the mixture are not there (data.missing = 'report' goes on without):\n  {names}"
+            )
+        if not self.datasets:
+            raise RecordError(["config: data.mixture names no dataset that is there"], "no_file")
+        self.lengths = {name: len(self.datasets[name]) if name in self.datasets else None for name in self.settings}
+        self.rates: dict[str, float] = rates(cfg.mixture, self.lengths)
+        self.table: str = table(cfg.mixture, self.lengths)
+        self.tok = Tokenizer.load(cfg.tokenizer, cfg.vocab_size)
+        _check_written_by_hand(self)
+
+    def describe(self, draw: Draw, seed: int) -> list[Example]:
+        """The examples of a draw. Raises ExampleError."""
+        record = self.datasets[draw.dataset].record(draw.item)
+        key = (seed, zlib.crc32(draw.dataset.encode()), draw.item, draw.epoch)
+        rng = np.random.default_rng(np.random.SeedSequence(key))
+        return describe(record, draw.dataset, self.settings[draw.dataset], self.tok, self.cfg, rng)
+
+    def loader(self, *, seed: int, rows: Sequence[int], streams: int) -> "Loader":
+        """Batches of the rows `rows` of the global batch of `streams` rows, those this host owns; close() it when done."""
+        if len(set(rows)) != len(rows) or not rows or not 0 <= min(rows) <= max(rows) < streams:
+            raise ValueError(f"rows are distinct indices into the {streams} rows of the global batch, not {list(rows)}")
+        schedule = Schedule(self.rates, self.lengths, seed=seed, streams=streams, pool=self.cfg.pool)
+        pool = DecodePool(self.cfg.workers)
+        return Loader(
+            _Batches([Stream(self, schedule, seed, row) for row in rows], self, pool), pool, self.cfg.prefetch
+        )
 
 
-def _load_all(cfg: DataConfig, tok: Tokenizer) -> list[Record]:
-    """The records of all files, each described once: whether one fits a row does not depend on the draw."""
-    records, problems = [], []
-    for path in cfg.records:
+def _open_all(settings: Mapping[str, DatasetConfig]) -> tuple[dict[str, Dataset], list[str]]:
+    """The datasets that are there, and the names of those that are not."""
+    found, missing = {}, []
+    for name, one in settings.items():
         try:
-            records += load_records(path)
-        except RecordError as error:
-            problems += error.problems
-    for record in records:
-        try:
-            describe(record, tok, cfg, np.random.default_rng(0))
-        except RecordError as error:
-            problems += error.problems
-    if not cfg.records:
-        problems.append("config: records names no file")
-    if problems:
-        raise RecordError(problems)
-    return records
+            found[name] = open_dataset(one.source)
+        except FileNotFoundError:
+            missing.append(name)
+    return found, missing
+
+
+def _check_written_by_hand(data: Data) -> None:
+    """RecordError with all that is wrong in JSON-lines files. Whether a record fits a row hardly depends on the draw."""
+    problems, reason, bad, total = [], "", 0, 0
+    for name, dataset in data.datasets.items():
+        for item in range(len(dataset)) if dataset.written_by_hand else ():
+            total += 1
+            try:
+                data.describe(Draw(name, item, 0), seed=0)
+            except ExampleError as error:
+                bad += 1
+                problems += getattr(error, "problems", [str(error)])
+                reason = reason or error.reason
+    if bad > data.cfg.max_failure_rate * total:
+        raise RecordError(problems, reason)
+
+
+def make_loader(cfg: DataConfig, *, seed: int, rows: Sequence[int], streams: int) -> "Loader":
+    """Opens what `cfg` names and makes a loader of it; see Data for what it raises."""
+    return Data(cfg).loader(seed=seed, rows=rows, streams=streams)
+
+
+@dataclasses.dataclass(frozen=True)
+class Unusable:
+    """An example that was given up: what errors call it, what is wrong, and why, a key of failure.REASONS."""
+
+    dataset: str
+    message: str
+    reason: str
 
 
 class Stream:
     """The endless examples of one row of the global batch, in packed windows."""
 
-    def __init__(self, records: Sequence[Record], tok: Tokenizer, cfg: DataConfig, seed: int, row: int):
+    def __init__(self, data: Data, schedule: Schedule, seed: int, row: int):
         self.row = row
-        self._records, self._tok, self._cfg, self._seed = records, tok, cfg, seed
+        self._data, self._schedule, self._seed = data, schedule, seed
 
-    def window(self, index: int) -> list[list[Example]]:
-        """The packed rows of draws [index * pool, (index + 1) * pool)."""
-        draws = range(index * self._cfg.pool, (index + 1) * self._cfg.pool)
-        orders: dict[int, np.ndarray] = {}
-        examples = []
-        for draw in draws:
-            epoch, place = divmod(draw, len(self._records))
-            if epoch not in orders:
-                orders[epoch] = self._generator(PERMUTATION, epoch).permutation(len(self._records))
-            number = int(orders[epoch][place])
-            rng = self._generator(DRAW, number, epoch)
-            examples.append(describe(self._records[number], self._tok, self._cfg, rng))
-        return pack(examples, row_shape(self._cfg))
-
-    def _generator(self, purpose: int, *key: int) -> np.random.Generator:
-        # Entropy is padded with zeros, so that (seed, row, epoch) alone would equal (seed, row, epoch, 0).
-        return np.random.default_rng(np.random.SeedSequence((self._seed, self.row, *key), spawn_key=(purpose,)))
+    def window(self, index: int) -> tuple[list[list[Example]], list[Unusable]]:
+        """The packed rows of window `index`, and those of its draws that cannot be described."""
+        examples: list[Example] = []
+        unusable = []
+        for draw in self._schedule.window(self.row, index):
+            try:
+                examples += self._data.describe(draw, self._seed)
+            except ExampleError as error:
+                unusable.append(Unusable(draw.dataset, str(error), error.reason))
+        sizes = [Size(e.n_tokens, e.n_crops, e.n_pooled, e.units) for e in examples]
+        return [[examples[i] for i in row] for row in pack(sizes, row_shape(self._data.cfg))], unusable
 
 
-@dataclasses.dataclass
-class Cursor:
-    """Where a stream stands: the next row to build, and what its rows held so far."""
+@dataclasses.dataclass(frozen=True)
+class _Begun:
+    """A batch on its way: its arrays, the examples in it, the decoding under way, and where its streams stand after."""
 
-    window: int
-    row: int
-    examples: int
-    failed: int
-    dropped: int
+    arrays: dict[str, np.ndarray]
+    placed: list[tuple[int, Placed]]  # with the batch row
+    jobs: list[int]  # places in `placed` that have something to decode
+    ticket: Ticket
+    unusable: list[Unusable]
+    cursors: dict[str, dict[str, int]]
 
 
-class _Batches(grain.IterDataset):
-    """Grain's view of the streams: something to iterate."""
+class _Batches(grain.DatasetIterator):
+    """One batch a step, a row from each stream; `prefetch` batches are being decoded at a time."""
 
-    def __init__(self, streams: Sequence[Stream], cfg: DataConfig):
+    def __init__(self, streams: Sequence[Stream], data: Data, pool: DecodePool):
         super().__init__()
-        self._streams, self._cfg = streams, cfg
-
-    def __iter__(self) -> grain.DatasetIterator:
-        return _BatchIterator(self._streams, self._cfg)
-
-
-class _BatchIterator(grain.DatasetIterator):
-    """One batch a step, a row from each stream."""
-
-    def __init__(self, streams: Sequence[Stream], cfg: DataConfig):
-        super().__init__()
-        self._streams, self._cfg = streams, cfg
-        self._cursors = [Cursor(window=0, row=0, examples=0, failed=0, dropped=0) for _ in streams]
+        self._streams, self._data, self._pool = streams, data, pool
+        self._ahead = data.cfg.prefetch if data.cfg.workers else 1
         self._windows: list[tuple[int, list[list[Example]]] | None] = [None] * len(streams)
-        self._failures: list[str] = []
+        self._listed: list[str] = []
+        self._counts = Counts()
+        self._start({str(stream.row): {"window": 0, "row": 0} for stream in streams})
+
+    def _start(self, cursors: dict[str, dict[str, int]]) -> None:
+        self._delivered = cursors  # where the last batch that was handed out left the streams
+        self._begun: collections.deque[_Begun] = collections.deque()
+        self._next = {row: dict(cursor) for row, cursor in cursors.items()}
 
     def __next__(self) -> dict:
         self._assert_not_closed()
-        shape = row_shape(self._cfg)
-        size = len(self._streams)
-        batch = {name: np.broadcast_to(a, (size, *a.shape)).copy() for name, a in empty_row(shape).items()}
-        failures = []
-        for index, cursor in enumerate(self._cursors):
-            rows = self._window(index)
-            examples = rows[cursor.row]
-            # Views of the batch: crops are decoded to where they are handed out.
-            failed = fill_row({name: array[index] for name, array in batch.items()}, examples)
-            failures += failed
-            cursor.examples += len(examples)
-            cursor.failed += len(failed)
-            cursor.dropped += sum(example.dropped for example in examples)
-            cursor.row += 1
-            if cursor.row == len(rows):
-                cursor.window, cursor.row = cursor.window + 1, 0
-        self._failures += failures
-        counts = {key: sum(getattr(c, key) for c in self._cursors) for key in ("examples", "failed", "dropped")}
-        self._check_failure_rate(counts)
-        return {**batch, "failures": failures, "counts": counts}
+        while len(self._begun) < self._ahead:
+            self._begun.append(self._begin())
+        return self._finish(self._begun.popleft())
 
     def get_state(self) -> dict:
-        pairs = zip(self._streams, self._cursors, strict=True)
-        return {"rows": {str(stream.row): dataclasses.asdict(cursor) for stream, cursor in pairs}}
+        return {"rows": self._delivered, "counts": self._counts.to_json()}
 
     def set_state(self, state: dict) -> None:
         """Go on from `state`. Raises ValueError when it lacks a row of this host."""
-        missing = [stream.row for stream in self._streams if str(stream.row) not in state["rows"]]
+        rows = [str(stream.row) for stream in self._streams]
+        missing = [row for row in rows if row not in state["rows"]]
         if missing:
             raise ValueError(f"the data state has no rows {missing}; it has {sorted(state['rows'])}")
-        self._cursors = [Cursor(**state["rows"][str(stream.row)]) for stream in self._streams]
+        # The counts are of all rows together: one host carries them on, the others count what is new.
+        self._counts = Counts.from_json(state["counts"] if "0" in rows else {})
         self._windows = [None] * len(self._streams)
+        self._start({row: dict(state["rows"][row]) for row in rows})
 
-    def _window(self, index: int) -> list[list[Example]]:
-        """The packed window that the stream's cursor stands in; only that one is kept."""
-        wanted = self._cursors[index].window
-        held = self._windows[index]
-        if held is None or held[0] != wanted:
-            held = (wanted, self._streams[index].window(wanted))
-            self._windows[index] = held
-        return held[1]
+    def _begin(self) -> _Begun:
+        """Lay out the next row of every stream and have its media decoded."""
+        cfg, shape = self._data.cfg, row_shape(self._data.cfg)
+        empty, size = empty_row(shape), len(self._streams)
+        buffer = CropBuffer((size, *empty["crops"].shape))
+        arrays = {name: np.broadcast_to(a, (size, *a.shape)).copy() for name, a in empty.items() if name != "crops"}
+        arrays["crops"] = buffer.array
+        placed, unusable = [], []
+        for index in range(size):
+            row = {name: array[index] for name, array in arrays.items()}
+            examples = self._take(index, unusable)
+            placed += [(index, one) for one in lay_out_row(row, examples, self._data.tok, shape, cfg.length_weight)]
+        jobs = [i for i, (_, one) in enumerate(placed) if one.slots.size]
+        ticket = self._pool.submit(
+            buffer, [Job((b * shape.crops + p.slots).tolist(), p.example.media) for b, p in (placed[i] for i in jobs)]
+        )
+        return _Begun(arrays, placed, jobs, ticket, unusable, {row: dict(c) for row, c in self._next.items()})
 
-    def _check_failure_rate(self, counts: dict[str, int]) -> None:
+    def _take(self, index: int, unusable: list[Unusable]) -> list[Example]:
+        """The next row of a stream; what its window could not describe is told with the first row."""
+        stream = self._streams[index]
+        cursor = self._next[str(stream.row)]
+        while True:
+            held = self._windows[index]
+            if held is None or held[0] != cursor["window"]:
+                rows, failed = stream.window(cursor["window"])
+                self._windows[index] = held = (cursor["window"], rows)
+                if cursor["row"] == 0:
+                    unusable += failed
+            if cursor["row"] < len(held[1]):
+                examples = held[1][cursor["row"]]
+                cursor["row"] += 1
+                return examples
+            cursor["window"], cursor["row"] = cursor["window"] + 1, 0
+            self._check_failure_rate(unusable)  # a mixture of nothing usable must not be looked through for ever
+
+    def _finish(self, begun: _Begun) -> dict:
+        """Wait for the media of a batch, silence the examples that lack them, and count."""
+        given_up = {}
+        for place, failure in zip(begun.jobs, begun.ticket.result(), strict=True):
+            if failure is not None:
+                given_up[place] = failure
+        failures = list(begun.unusable)
+        shown: list[list[dict]] = [[] for _ in self._streams]
+        for place, (index, one) in enumerate(begun.placed):
+            example, failure = one.example, given_up.get(place)
+            row = {name: array[index] for name, array in begun.arrays.items()}
+            if failure is not None:
+                silence(row, one)
+                failures.append(Unusable(example.dataset, f"{example.where}: {failure.message}", failure.reason))
+            else:
+                learned = int((row["loss_weights"][one.tokens] > 0).sum())
+                self._counts.used(example.dataset, example.n_tokens, learned, example.dropped)
+            reason = None if failure is None else failure.reason
+            shown[index].append({"dataset": example.dataset, "id": example.id, "failed": reason})
+        for failure in failures:
+            self._counts.failed(failure.dataset, failure.reason)
+        messages = [f"{failure.message} ({failure.reason})" for failure in failures]
+        self._listed = (self._listed + messages)[-LISTED:]
+        self._delivered = begun.cursors
+        self._check_failure_rate([])
+        return {**begun.arrays, "failures": messages, "examples": shown, "counts": self._counts.to_json()}
+
+    def _check_failure_rate(self, more: Sequence[Unusable]) -> None:
+        total, cfg = self._counts.total(), self._data.cfg
+        failed, drawn = total.failed + len(more), total.drawn + len(more)
         # Judged over a window at least, or the first broken clip of a run would be a rate of 1.
-        if counts["failed"] > self._cfg.max_failure_rate * max(counts["examples"], self._cfg.pool):
+        if failed > cfg.max_failure_rate * max(drawn, cfg.pool):
+            listed = self._listed + [one.message for one in more[-LISTED:]]
             raise FailureRateError(
-                f"{counts['failed']} of {counts['examples']} examples could not be decoded, more than "
-                f"max_failure_rate = {self._cfg.max_failure_rate} allows:\n  " + "\n  ".join(self._failures)
+                f"{failed} of {drawn} examples were unusable, more than max_failure_rate = {cfg.max_failure_rate} "
+                "allows; the last of them:\n  " + "\n  ".join(listed)
             )
+
+
+class Loader(grain.DatasetIterator):
+    """Batches, planned and built ahead in a thread and in worker processes. `close()` ends both.
+
+    An element is a dict: the arrays of schema.FIELDS as [B, ...] in the order of `rows`; `failures`, a line for each
+    example that was found unusable; `examples`, for each row a dict of `dataset`, `id` and `failed` (a reason or None)
+    for each example in it; `counts`, the JSON of counts.Counts of these rows since step 0, restarts included.
+    `get_state()` after k elements restores to element k + 1 by `set_state`, however far the work has run ahead, on this
+    or another number of hosts; it is JSON of the form {"rows": {"0": {"window": 3, "row": 1}, ...}, "counts": ...}.
+
+    An element past `max_failure_rate` raises FailureRateError.
+    """
+
+    def __init__(self, batches: _Batches, pool: DecodePool, prefetch: int):
+        super().__init__()
+        self._pool = pool
+        self._ahead = iter(grain.experimental.ThreadPrefetchIterDataset(_Once(batches), prefetch_buffer_size=prefetch))
+
+    def __next__(self) -> dict:
+        self._assert_not_closed()
+        return next(self._ahead)
+
+    def get_state(self) -> dict:
+        return self._ahead.get_state()
+
+    def set_state(self, state: dict) -> None:
+        self._ahead.set_state(state)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._pool.close()  # first, so that nobody waits for a decoder
+        self._ahead.close()
+        del self._ahead  # its destructor must not be left to the interpreter's end
+        super().close()
+
+
+class _Once(grain.IterDataset):
+    """The view of one iterator as a dataset, which grain's prefetching wants."""
+
+    def __init__(self, iterator: grain.DatasetIterator):
+        super().__init__()
+        self._iterator = iterator
+
+    def __iter__(self) -> grain.DatasetIterator:
+        return self._iterator
+
+
+def merge_states(states: Sequence[Mapping]) -> dict:
+    """The state of all hosts together, from each host's own: every host's loader can go on from it."""
+    rows, counts = {}, Counts()
+    for state in states:
+        rows |= state["rows"]
+        counts.add(Counts.from_json(state["counts"]))
+    return {"rows": rows, "counts": counts.to_json()}

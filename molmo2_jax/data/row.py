@@ -1,4 +1,4 @@
-"""Building a row: examples end to end, everything relative made absolute, media decoded straight into place.
+"""Laying out a row: examples end to end, everything relative made absolute, and where each crop is to be decoded to.
 
 Two examples of 4 and 3 tokens, 1 crop each, in a row of S = 8 (S marks "unused" in visual_slots):
 
@@ -6,9 +6,15 @@ Two examples of 4 and 3 tokens, 1 crop each, in a row of S = 8 (S marks "unused"
     visible_until  4  4  4  4 | 7  7  7 | 0       + the example's first token
     image_group    0  1  0  0 | 0  2  0 | 0       + the groups of examples before it: never shared between two
     visual_slots   1  5  8 ...                    + the example's first token
-    pooling        0..728 | 729..1457             + 729 * the example's first crop
+    pooling        0..728 | 729..1457             + 729 * the crop's place
+
+With vision shards, crops and pooled tokens are cut into equal parts, one for each device along `context`; an image or a
+frame lies in one of them, and `pooling` counts crops from the first of its own shard:
+
+    2 shards of 2 crops, an image of 2 crops and a frame     crops i i | f -     pooling of the frame 0..728
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,54 +22,102 @@ import numpy as np
 from molmo2_jax.data.example import Example
 from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.schema import PATCHES, RowShape, empty_row
+from molmo2_jax.data.vision_shards import assign
+from molmo2_jax.text.tokenizer import Tokenizer
 
 
-def build_row(examples: Sequence[Example], shape: RowShape) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The arrays of schema.FIELDS for one row, and the failures: "RECORD ID: why its medium could not be decoded"."""
-    row = empty_row(shape)
-    return row, fill_row(row, examples)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Placed:
+    """An example in a row: its tokens, and the place of each of its crops, int64[n_crops]."""
+
+    example: Example
+    tokens: slice
+    slots: np.ndarray
 
 
-def fill_row(row: dict[str, np.ndarray], examples: Sequence[Example]) -> list[str]:
-    """Write examples into `row`, the arrays of an empty row, in place; return the failures.
+def lay_out_row(
+    row: dict[str, np.ndarray], examples: Sequence[Example], tok: Tokenizer, shape: RowShape, length_weight: float
+) -> list[Placed]:
+    """Write examples into `row`, the arrays of an empty row, in place, all but the crops.
 
-    An example whose medium cannot be decoded keeps its place, with weights 0 and black crops: it teaches nothing and
-    moves nobody else. Raises ValueError when the examples are more than a row.
+    Raises ValueError when the examples are more than a row.
     """
-    sizes = np.array([(e.n_tokens, e.n_crops, e.n_pooled) for e in examples]).reshape(-1, 3)
-    budgets = (len(row["tokens"]), len(row["crops"]), len(row["pooling"]))
-    if (sizes.sum(axis=0) > budgets).any():
-        raise ValueError(f"examples of (tokens, crops, pooled) = {sizes.sum(axis=0)} do not fit a row of {budgets}")
-    starts = np.cumsum(sizes, axis=0) - sizes
-    groups = 0
-    failures = []
-    for example, (token, crop, pooled), (n_tokens, n_crops, n_pooled) in zip(examples, starts, sizes, strict=True):
-        here = slice(token, token + n_tokens)
+    slots, pooled_slots = _places(examples, shape)
+    placed, token, groups = [], 0, 0
+    for example, crops, pooled in zip(examples, slots, pooled_slots, strict=True):
+        arrays = example.lay_out(tok, length_weight)
+        here = slice(token, token + len(arrays.tokens))
+        if here.stop > shape.tokens:
+            raise ValueError(f"{example.where}: examples of {here.stop} tokens do not fit a row of {shape.tokens}")
         for name in ("tokens", "targets", "loss_weights", "positions"):
-            row[name][here] = getattr(example, name)
-        row["visible_until"][here] = example.visible_until + token
-        row["image_group"][here] = np.where(example.image_group == 0, 0, example.image_group + groups)
-        groups += example.image_group.max()
-        there = slice(pooled, pooled + n_pooled)
+            row[name][here] = getattr(arrays, name)
+        row["visible_until"][here] = arrays.visible_until + token
+        row["image_group"][here] = np.where(arrays.image_group == 0, 0, arrays.image_group + groups)
+        groups += arrays.image_group.max()
         patches = example.pooling()
-        row["pooling"][there] = np.where(patches < 0, patches, patches + PATCHES * crop)
-        row["visual_slots"][there] = example.visual_slots + token
-        crops = row["crops"][crop : crop + n_crops]
+        crop = (crops % (shape.crops // shape.shards))[patches // PATCHES] if crops.size else patches
+        row["pooling"][pooled] = np.where(patches < 0, -1, PATCHES * crop + patches % PATCHES)
+        row["visual_slots"][pooled] = arrays.visual_slots + token
+        placed.append(Placed(example, here, crops))
+        token = here.stop
+    return placed
+
+
+def silence(row: dict[str, np.ndarray], placed: Placed) -> None:
+    """An example whose medium cannot be decoded keeps its place with weights 0: it teaches nothing, moves nobody else."""
+    row["loss_weights"][placed.tokens] = 0
+
+
+def build_row(
+    examples: Sequence[Example], shape: RowShape, tok: Tokenizer, length_weight: float
+) -> tuple[dict[str, np.ndarray], list[MediaError]]:
+    """The arrays of schema.FIELDS for one row, decoded here and now, and what was wrong with media."""
+    row = empty_row(shape)
+    failures = []
+    for placed in lay_out_row(row, examples, tok, shape, length_weight):
         try:
-            _decode(example, crops)
+            views = [view for plan in placed.example.media for view in plan.views()]
+            if len(views) != len(placed.slots):
+                raise MediaError(
+                    f"{placed.example.where}: {len(views)} views decoded where {len(placed.slots)} were planned",
+                    "undecodable",
+                )
+            if views:
+                row["crops"][placed.slots] = views
         except MediaError as error:
-            crops[:] = 0  # what was decoded before the error must not make the row depend on where it struck
-            row["loss_weights"][here] = 0
-            failures.append(f"{example.id}: {error}")
-    return failures
+            silence(row, placed)
+            failures.append(error)
+    return row, failures
 
 
-def _decode(example: Example, crops: np.ndarray) -> None:
-    """Fill uint8[n_crops, 729, 588]. Raises MediaError, also when the medium yields another number of crops."""
-    count = 0
-    for view in example.views():
-        if count < len(crops):
-            crops[count] = view
-        count += 1
-    if count != len(crops):
-        raise MediaError(f"{example.where}: {count} views decoded where {len(crops)} were planned")
+def _places(examples: Sequence[Example], shape: RowShape) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each example the places of its crops and of its pooled tokens in the row."""
+    units = [unit for example in examples for unit in example.units]
+    shards = assign(units, shape.shards, shape.crops, shape.pooled)
+    if shards is None:
+        crops, pooled = np.array(units).sum(axis=0)
+        raise ValueError(f"examples of {crops} crops and {pooled} visual tokens do not fit a row of {shape}")
+    ends = np.cumsum([len(example.units) for example in examples])[:-1]
+    out = []
+    for column, budget in enumerate((shape.crops, shape.pooled)):
+        counts_U = np.array([unit[column] for unit in units], np.int64)
+        starts_U = _starts(counts_U, np.array(shards, np.int64), budget // shape.shards)
+        places = [
+            np.concatenate([_ramp(s, n) for s, n in zip(*pair, strict=True)] or [_ramp(0, 0)])
+            for pair in zip(np.split(starts_U, ends), np.split(counts_U, ends), strict=True)
+        ]
+        out.append(places)
+    return out[0], out[1]
+
+
+def _starts(counts_U: np.ndarray, shard_U: np.ndarray, shard_size: int) -> np.ndarray:
+    """First place of each unit: units of a shard lie one after the other. [2, 1, 3], [0, 1, 0], 8  ->  [0, 8, 2]."""
+    starts_U = shard_U * shard_size
+    for shard in np.unique(shard_U):
+        mine = shard_U == shard
+        starts_U[mine] += np.cumsum(counts_U[mine]) - counts_U[mine]
+    return starts_U
+
+
+def _ramp(start: int, count: int) -> np.ndarray:
+    return np.arange(start, start + count)

@@ -82,14 +82,19 @@ def depth_first(messages: Sequence[Node], rng: np.random.Generator) -> list[tupl
 
 
 def _drawn(nodes: Sequence[Node], rng: np.random.Generator) -> list[Node]:
-    nodes = [node.choices[rng.integers(len(node.choices))] if isinstance(node, AnyOf) else node for node in nodes]
+    nodes = first(nodes, rng)
     return [nodes[i] for i in rng.permutation(len(nodes))]
+
+
+def first(messages: Sequence[Node], rng: np.random.Generator) -> list[Node]:
+    """The first message of every branch, in the order given; of several to choose from, one is drawn."""
+    return [node.choices[rng.integers(len(node.choices))] if isinstance(node, AnyOf) else node for node in messages]
 
 
 def text_tokens(turns: Sequence[Turn]) -> int:
     """Tokens of turns in a sequence: their own, and an EOS after each that others follow."""
     inner = {turn.parent for turn in turns} - {ROOT}
-    return sum(len(turn.user) + len(turn.answer or ()) for turn in turns) + len(inner)
+    return sum(len(turn.user) + (0 if turn.answer is None else len(turn.answer)) for turn in turns) + len(inner)
 
 
 def keep_fitting(turns: Sequence[Turn], room: int) -> list[Turn]:

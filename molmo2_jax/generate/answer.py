@@ -10,7 +10,6 @@ import numpy as np
 from molmo2_jax import sharding
 from molmo2_jax.data.config import DataConfig
 from molmo2_jax.data.example import Example
-from molmo2_jax.data.failure import MediaError
 from molmo2_jax.data.row import build_row
 from molmo2_jax.data.schema import RowShape
 from molmo2_jax.generate.decode import decode, prefill
@@ -70,9 +69,9 @@ class Answerer:
         Raises:
           MediaError: the prompt's media cannot be decoded.
         """
-        arrays, failures = build_row([prompt], _row_for(prompt))
+        arrays, failures = build_row([prompt], _row_for(prompt), self.tok, self.data.length_weight)
         if failures:
-            raise MediaError(failures[0])
+            raise failures[0]
         eos = self.tok.eos_id
         sampling = {"temperature": temperature, "top_p": top_p, "eos": eos, "run": self._run}
         stream, text, seen = TextStream(self.tok), "", 0
@@ -94,7 +93,7 @@ class Answerer:
 
 def _row_for(prompt: Example) -> RowShape:
     """A row for one prompt, not much longer than it, so that prompts of about one length share a program."""
-    return RowShape(-(-prompt.n_tokens // _ROUND) * _ROUND, prompt.n_crops, prompt.n_pooled)
+    return RowShape(-(-prompt.n_tokens // _ROUND) * _ROUND, prompt.n_crops, prompt.n_pooled, shards=1)
 
 
 def _settings(step: pathlib.Path, a: models.Molmo2Config) -> tuple[models.RunConfig, DataConfig]:
@@ -107,7 +106,22 @@ def _settings(step: pathlib.Path, a: models.Molmo2Config) -> tuple[models.RunCon
     run = models.RunConfig(a.name, dtype, "blockwise", "none", loss_chunk=1, residual_dropout=0.0, response_dropout=0.0)
     views = read_processor(step / PROCESSOR)
     data = DataConfig(
-        records=(),
+        mixture={},
+        missing="stop",
+        max_failure_rate=0.0,
+        prompts="none",
+        style_prefix="none",
+        points_format="html-v2",
+        token_weights="length",
+        frame_sampling="uniform_last_frame",
+        timestamps="per-frame-compact",
+        subtitles="all",
+        max_subtitle_tokens=None,
+        high_res_crops=views.max_crops,
+        max_images=MAX_POSITIONS,
+        vision_shards=1,
+        overflow="drop",
+        workers=0,
         tokenizer=str(step / PROCESSOR),
         vocab_size=a.llm.vocab,
         seq_len=MAX_POSITIONS,
@@ -117,7 +131,6 @@ def _settings(step: pathlib.Path, a: models.Molmo2Config) -> tuple[models.RunCon
         length_weight=1.0,
         pool=1,
         prefetch=1,
-        max_failure_rate=0.0,
         **dataclasses.asdict(views),
     )
     return run, data

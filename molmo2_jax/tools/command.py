@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from molmo2_jax.data.failure import MediaError
-from molmo2_jax.data.record import RecordError
+from molmo2_jax.data.archive import ArchiveError
+from molmo2_jax.data.failure import ExampleError
 from molmo2_jax.hf.config import HfError
 from molmo2_jax.train.checkpoint import CheckpointError
 from molmo2_jax.train.config import ConfigError
@@ -45,7 +45,7 @@ def run(function: Callable[[], int], argv: list[str]) -> None:
             logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
         try:
             return function()
-        except (ConfigError, CheckpointError, HfError, RecordError, MediaError, FileNotFoundError) as error:
+        except (ConfigError, CheckpointError, HfError, ExampleError, ArchiveError, FileNotFoundError) as error:
             print(f"{argv[0]}: {error}", file=sys.stderr)
             return 1
 

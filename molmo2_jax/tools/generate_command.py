@@ -2,13 +2,17 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from molmo2_jax.data.example import Example, answer_text, describe_prompt
-from molmo2_jax.data.failure import MediaError
-from molmo2_jax.data.record import Record, RecordError, VideoMedium, load_records
+from molmo2_jax.data.config import DataConfig
+from molmo2_jax.data.dataset import open_dataset
+from molmo2_jax.data.example import Example, Media, describe_prompt, first_turns
+from molmo2_jax.data.media import Location, open_image, open_video
+from molmo2_jax.data.record import Record
 from molmo2_jax.generate.answer import Answerer
 from molmo2_jax.tools import command
 from molmo2_jax.train.config import ConfigError, read
@@ -47,17 +51,17 @@ def main(argv: list[str]) -> None:
             "on_text": _show,
         }
         if config.value is None:
-            answer_prompt(answerer, read_prompt(answerer, prompt.value, media), sampling)
+            example = describe_prompt(prompt.value, open_media(**media), answerer.tok, answerer.data)
+            answer_prompt(answerer, example, sampling)
         else:
-            records = [r for path in read(config.value.to_dict()).data.records for r in load_records(path)]
-            answer_records(answerer, records, pathlib.Path(out.value), sampling)
+            answer_records(answerer, read_records(read(config.value.to_dict()).data), pathlib.Path(out.value), sampling)
         return 0
 
     command.run(generate, argv)
 
 
 def read_media(video: str | None, image: list[str] | None, clip: list[str] | None) -> dict:
-    """What the flags say a prompt is about, as `describe_prompt` takes it. Raises ConfigError.
+    """What the flags say a prompt is about, as `open_media` takes it. Raises ConfigError.
 
     read_media("bikes.mp4", None, ["3.04", "7.44"])  ->  {"video": "bikes.mp4", "images": (), "clip": (3.04, 7.44)}
     """
@@ -88,14 +92,18 @@ def check_task(prompt: str | None, config: bool, out: str | None, media: dict) -
         raise ConfigError("--out is for the answers of --config; that of --prompt goes to stdout")
 
 
-def read_prompt(answerer: Answerer, text: str, media: dict) -> Example:
-    """The prompt as an example. Raises MediaError, RecordError, or ConfigError for a clip outside its video."""
-    try:
-        return describe_prompt(text, answerer.tok, answerer.data, **media)
-    except (MediaError, RecordError):
-        raise
-    except ValueError as error:
-        raise ConfigError(f"--clip: {error}") from error
+def open_media(video: str | None, images: Sequence[str], clip: tuple[float, float] | None) -> Media:
+    """The media of a prompt. Raises ExampleError, naming the file, also for a clip outside its video."""
+    if video is not None:
+        return (open_video(Location.of(video), clip),)
+    return tuple(open_image(Location.of(image)) for image in images)
+
+
+def read_records(data: DataConfig) -> list[Record]:
+    """The records of all datasets of a mixture. Raises ExampleError for one that cannot be used."""
+    sources = [dataset.source for group in data.mixture.values() for dataset in group.datasets.values()]
+    datasets = [open_dataset(source) for source in sources]
+    return [dataset.record(item) for dataset in datasets for item in range(len(dataset))]
 
 
 def answer_prompt(answerer: Answerer, example: Example, sampling: dict) -> str:
@@ -110,28 +118,18 @@ def answer_records(answerer: Answerer, records: list[Record], out: pathlib.Path,
 
     `out` gets a line of JSON an answer, {"prompt": …, "annotated": …, "generated": …}, and is there when all are.
     """
-    asked = [(record, message) for record in records for message in record.messages]
-    prompts = [read_prompt(answerer, message.user, _media(record)) for record, message in asked]
+    rng = np.random.default_rng(0)  # of wordings
+    asked = [(record, turn) for record in records for turn in first_turns(record, answerer.data, rng)]
+    prompts = [describe_prompt(turn.user, record.media, answerer.tok, answerer.data) for record, turn in asked]
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(out.name + ".unfinished")
     with unfinished.open("w", encoding="utf-8") as lines:
-        for (record, message), prompt in zip(asked, prompts, strict=True):
-            print(f"\n{record.id}: {message.user}")
+        for (record, turn), prompt in zip(asked, prompts, strict=True):
+            print(f"\n{record.id}: {turn.user}")
             generated = answer_prompt(answerer, prompt, sampling)
-            annotated = answer_text(message, record.media)
-            line = {"prompt": message.user, "annotated": annotated, "generated": generated}
+            line = {"prompt": turn.user, "annotated": turn.answer, "generated": generated}
             print(json.dumps(line, ensure_ascii=False), file=lines, flush=True)
     unfinished.replace(out)
-
-
-def _media(record: Record) -> dict:
-    media = {"video": None, "images": (), "clip": None}
-    for medium in record.media:
-        if isinstance(medium, VideoMedium):
-            media |= {"video": medium.path, "clip": (medium.start, medium.end)}
-        else:
-            media["images"] += (medium.path,)
-    return media
 
 
 def _show(text: str) -> None:

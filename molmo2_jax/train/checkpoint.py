@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
+from molmo2_jax.data.loader import merge_states
 from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.params import Params, Structure, structure
 from molmo2_jax.train.config import CheckpointConfig, TrainConfig, build
@@ -39,7 +40,10 @@ def _nested(params: Params) -> dict:
 
 
 # Config keys that the saved optimizer state or data position depends on.
-_FIXED = re.compile(r"(batch|seed|data\.pool|optim\.frozen|optim\.groups\.[^.]+\.pattern): ")
+_FIXED = re.compile(
+    r"(batch|seed|data\.pool|data\.overflow|data\.mixture\..*\.(rate|size)"
+    r"|optim\.frozen|optim\.groups\.[^.]+\.pattern): "
+)
 
 
 # A chunk of a stored array has no more than that, and no more than one layer: who wants a part of it reads all of it.
@@ -108,9 +112,9 @@ class Checkpoints:
             args=ocp.args.Composite(
                 params=ocp.args.StandardRestore(_nested(state.params)),
                 optimizer=ocp.args.StandardRestore(state.optimizer),
-                data=grain.checkpoint.CheckpointRestore(data),
             ),
         )
+        data.set_state(_data_state(folder / "data"))
         params = traverse_util.flatten_dict(items.params, sep="/")
         state = State(
             jax.device_put(jnp.int32(step), state.step.sharding),
@@ -125,6 +129,14 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def _data_state(folder: pathlib.Path) -> dict:
+    """The position of all rows, from the file that each host of the saving run wrote."""
+    files = sorted(folder.glob("process_*.json"))
+    if not files:
+        raise CheckpointError(f"{folder}: holds no position in the data")
+    return merge_states([json.loads(file.read_text()) for file in files])
 
 
 def _check_architecture(step: pathlib.Path, saved: dict, wanted: Molmo2Config) -> None:

@@ -17,11 +17,22 @@ CHOICES = {
     "model.attention": sorted(IMPLEMENTATIONS),
     "model.remat": sorted(REMAT),
     "model.dtype": ["bfloat16", "float32"],
+    "data.missing": ["report", "stop"],
+    "data.prompts": ["none", "templates"],
+    "data.style_prefix": ["demo_or_style", "none", "style_and_length"],
+    "data.points_format": ["html-v1", "html-v2"],
+    "data.token_weights": ["length", "one"],
+    "data.frame_sampling": ["scenes", "uniform", "uniform_last_frame"],
+    "data.timestamps": ["none", "numbered-frames", "per-frame", "per-frame-compact"],
+    "data.subtitles": ["all", "frame_1", "ignore"],
+    "data.overflow": ["drop", "split"],
     "data.frame_tokens": ["frame", "im"],
     "data.image_groups": ["example", "frame"],
 }
 
-# Key -> smallest value, largest value, and whether the smallest itself is allowed. `*` is any group.
+NAMED = {"optim.groups", "init_from", "data.mixture", "data.mixture.*.datasets"}  # mappings whose keys are names
+
+# Key -> smallest value, largest value, and whether the smallest itself is allowed. `*` is any name.
 RANGES = {
     "seed": (0, math.inf, True),
     "steps": (1, math.inf, True),
@@ -31,14 +42,24 @@ RANGES = {
     "model.loss_chunk": (1, math.inf, True),
     "model.residual_dropout": (0, 0.99, True),
     "model.response_dropout": (0, 0.99, True),
+    "data.mixture.*.rate": (0, math.inf, True),
+    "data.mixture.*.datasets.*.size": (0, math.inf, True),
+    "data.mixture.*.datasets.*.rate": (0, math.inf, True),
+    "data.mixture.*.datasets.*.weight": (0, math.inf, False),
+    "data.mixture.*.datasets.*.high_res": (0, 1, True),
     "data.seq_len": (1, math.inf, True),
     "data.crops": (0, math.inf, True),
     "data.pooled": (0, math.inf, True),
     "data.max_frames": (1, math.inf, True),
     "data.fps": (0, math.inf, False),
+    "data.max_subtitle_tokens": (1, math.inf, True),
     "data.max_crops": (1, math.inf, True),
+    "data.high_res_crops": (1, math.inf, True),
+    "data.max_images": (1, math.inf, True),
+    "data.vision_shards": (1, math.inf, True),
     "data.length_weight": (0, math.inf, False),
     "data.pool": (1, math.inf, True),
+    "data.workers": (0, math.inf, True),
     "data.prefetch": (1, math.inf, True),
     "data.max_failure_rate": (0, 1, True),
     "optim.groups.*.lr": (0, math.inf, True),
@@ -57,11 +78,10 @@ RANGES = {
 def check_values(c: TrainConfig) -> None:
     """ValueError with every value that is out of its range or none of its choices."""
     wrong = []
-    for key, value in _leaves("", dataclasses.asdict(c)):
-        if key in CHOICES and value not in CHOICES[key]:
-            wrong.append(f"{key} = {value!r} is unknown; there are {CHOICES[key]}")
-        name = "optim.groups.*." + key.rsplit(".", 1)[1] if key.startswith("optim.groups.") else key
-        if name in RANGES:
+    for key, name, value in _leaves("", "", dataclasses.asdict(c)):
+        if name in CHOICES and value not in CHOICES[name]:
+            wrong.append(f"{key} = {value!r} is unknown; there are {CHOICES[name]}")
+        if name in RANGES and value is not None:
             low, high, closed = RANGES[name]
             if not (low <= value <= high and (closed or value > low)):  # NaN is in no range
                 most = "" if math.isinf(high) else f", at most {high}"
@@ -70,12 +90,14 @@ def check_values(c: TrainConfig) -> None:
         raise ValueError("; ".join(wrong))
 
 
-def _leaves(path: str, tree: Mapping):
+def _leaves(path: str, name: str, tree: Mapping):
+    """(key, key with * for names that people give, value) of every value."""
     for key, value in tree.items():
+        general = f"{name}*" if name.removesuffix(".") in NAMED else f"{name}{key}"
         if isinstance(value, Mapping):
-            yield from _leaves(f"{path}{key}.", value)
+            yield from _leaves(f"{path}{key}.", f"{general}.", value)
         else:
-            yield f"{path}{key}", value
+            yield f"{path}{key}", general, value
 
 
 def check_fits(c: TrainConfig, a: Molmo2Config, mesh: jax.sharding.Mesh) -> None:
@@ -101,7 +123,10 @@ def check_fits(c: TrainConfig, a: Molmo2Config, mesh: jax.sharding.Mesh) -> None
     )
     if c.data.vocab_size != a.llm.vocab:
         raise ValueError(f"data.vocab_size = {c.data.vocab_size}, but {a.name} embeds {a.llm.vocab} base tokens")
-    if mesh.shape[sharding.CONTEXT] > 1 and c.data.crops:
-        raise ValueError("mesh.context > 1 needs crops cut into vision shards, which the data side does not do yet")
+    if c.data.vision_shards != mesh.shape[sharding.CONTEXT]:
+        raise ValueError(
+            f"data.vision_shards = {c.data.vision_shards}, but mesh.context = {mesh.shape[sharding.CONTEXT]}: each "
+            "device along context encodes one shard"
+        )
     if (a.vit.patches, a.vit.patch_pixels) != (schema.PATCHES, schema.PATCH_PIXELS):
         raise ValueError(f"{a.name} wants {a.vit.patches} patches of {a.vit.patch_pixels} values a crop")

@@ -15,6 +15,8 @@ import numpy as np
 
 from molmo2_jax import sharding
 from molmo2_jax.data import loader as loading
+from molmo2_jax.data.counts import Counts
+from molmo2_jax.data.schema import FIELDS
 from molmo2_jax.hf.fetch import forget_copies
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
@@ -60,7 +62,9 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
         init_from.sort_parameters(structure, c.init_from)
     except ValueError as error:
         raise ConfigError(f"config: {error}") from error
-    data = loading.make_loader(c.data, seed=c.seed, rows=sharding.local_rows(c.batch, mesh))
+    opened = loading.Data(c.data)
+    say(opened.table)
+    data = opened.loader(seed=c.seed, rows=sharding.local_rows(c.batch, mesh), streams=c.batch)
     try:
         with jax.set_mesh(mesh):
             return _train(c, workdir, structure, assigned, mesh, data)
@@ -105,11 +109,10 @@ def _run(c: TrainConfig, workdir, architecture, mesh, data, checkpoints, state, 
     try:
         for number in range(first + 1, c.steps + 1):
             rows = next(data)
-            failures, counts = rows.pop("failures"), rows.pop("counts")
-            for failure in failures:
+            for failure in rows["failures"]:
                 say(f"step {number}: {failure}")
-            state, metrics = step(state, sharding.put_rows(rows, mesh))
-            stats = meter.batch(rows) | {f"data/{name}": value for name, value in counts.items()}
+            stats = meter.batch(rows) | counts_as_stats(Counts.from_json(rows["counts"]))
+            state, metrics = step(state, sharding.put_rows({name: rows[name] for name in FIELDS}, mesh))
             if pending is not None:
                 _report(c, writer, meter, *pending)
             pending = (number, metrics, stats)
@@ -136,6 +139,18 @@ def _report(c: TrainConfig, writer: MetricWriter, meter: "Meter", number: int, m
     rates = meter.step_done(stats)
     if number % c.log_every == 0 or number == c.steps:
         writer.write(number, values | stats | rates)
+
+
+def counts_as_stats(counts: Counts) -> dict[str, float]:
+    """Of all datasets together, and how many examples of each: {"data/examples": 96, "data/drawn/street": 96, ...}."""
+    total = counts.total()
+    stats = {
+        "data/examples": total.examples,
+        "data/failed": total.failed,
+        "data/dropped": total.dropped,
+        "data/loss_tokens": total.loss_tokens,
+    }
+    return stats | {f"data/drawn/{name}": one.drawn for name, one in sorted(counts.datasets.items())}
 
 
 class Meter:
