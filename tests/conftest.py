@@ -19,7 +19,7 @@ from absl.testing import flagsaver
 from hypothesis import settings
 
 from molmo2_jax import cli
-from molmo2_jax.data.config import DataConfig, DatasetConfig, GroupConfig
+from molmo2_jax.data.config import DataConfig, DatasetConfig, MixtureGroupConfig
 
 STREET = Path(__file__).parent.parent / "experiments" / "street"
 
@@ -97,7 +97,7 @@ def data_config():
     def make(records=(), **changes):
         """`records`: JSON-lines files, each a dataset of its name."""
         datasets = {Path(path).stem: DatasetConfig(str(path), None, 1.0, None, 0.0) for path in records}
-        mixture = {"records": GroupConfig(1.0, datasets)} if datasets else {}
+        mixture = {"records": MixtureGroupConfig(1.0, datasets)} if datasets else {}
         return dataclasses.replace(config, **{"mixture": mixture} | changes)
 
     return make

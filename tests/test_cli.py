@@ -64,24 +64,12 @@ def test_train_reads_the_config_with_its_overrides(molmo2, trained):
     assert (config.optim.groups["llm"].lr, config.optim.groups["vit"].lr) == (1.0, 1e-3)
 
 
-@pytest.mark.parametrize(
-    ("given", "records"),
-    [
-        (["a.jsonl"], ("a.jsonl",)),
-        (["/data/a b.jsonl"], None),  # a blank: the parser wants quotes
-        (["'/data/a b.jsonl'"], ("/data/a b.jsonl",)),
-        (["a.jsonl", "/b/c.jsonl"], ("a.jsonl", "/b/c.jsonl")),
-        (["('a.jsonl', 'b.jsonl')"], ("a.jsonl", "b.jsonl")),
-    ],
-)
-def test_records_are_given_as_one_flag_or_several(molmo2, trained, given, records):
-    flags_ = [f"--config.data.records={path}" for path in given]
-    status, _, err = molmo2("train", f"--config={CONFIG}", "--workdir=run", *flags_)
-    if records is None:
-        assert status == 1 and "use quotes" in err
-    else:
-        assert status == 0, err
-        assert trained[0][0].data.records == records
+@pytest.mark.parametrize("source", ["a.jsonl", "/data/a b.jsonl"])
+def test_a_dataset_is_given_by_its_key(molmo2, trained, source):
+    flag = f"--config.data.mixture.records.datasets.overfit.source={source}"
+    status, _, err = molmo2("train", f"--config={CONFIG}", "--workdir=run", flag)
+    assert status == 0, err
+    assert trained[0][0].data.mixture["records"].datasets["overfit"].source == source
 
 
 def test_a_config_finds_its_neighbours_from_anywhere(molmo2, trained):
@@ -100,7 +88,7 @@ def test_a_config_finds_its_neighbours_from_anywhere(molmo2, trained):
         ([f"--config={CONFIG}", "--workdir=run", "--config.stepz=9"], "the config has no such key: 'stepz'"),
         ([f"--config={CONFIG}", "--workdir=run", "--config.stepz=9"], 'Did you mean "steps"'),
         ([f"--config={CONFIG}", "--workdir=run", "--config.optim.lr.llm=9"], "the config has no such key: 'lr'"),
-        ([f"--config={CONFIG}", "--workdir=run", "--config.data.records=7"], "config.data.records[0] = 7 must be"),
+        ([f"--config={CONFIG}", "--workdir=run", "--config.data.mixture.a=7"], "the config has no such key: 'a'"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_message(molmo2, trained, arguments, message):

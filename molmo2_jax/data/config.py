@@ -15,7 +15,7 @@ class DatasetConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class GroupConfig:
+class MixtureGroupConfig:
     """Datasets that share a rate. The rates of all groups are brought to a sum of 1."""
 
     rate: float
@@ -27,7 +27,7 @@ class DataConfig:
     """Everything between records on disk and rows in memory."""
 
     # What is drawn
-    mixture: dict[str, GroupConfig]
+    mixture: dict[str, MixtureGroupConfig]
     missing: str  # a dataset that is not there: "stop", or "report" it in the table and go on without
     max_failure_rate: float  # share of examples that may be unusable before the run stops with their list
     # How a record reads

@@ -49,8 +49,8 @@ def row_shape(cfg: DataConfig) -> RowShape:
 class Data:
     """What a config's `data` names, opened and checked: the datasets, their rates, the tokenizer.
 
-    `rates`: dataset -> share of all draws. `table`: the mixture as a text. Raises RecordError with everything wrong with
-    records in JSON-lines files, if that is more than `max_failure_rate` allows; ValueError naming datasets that are not
+    `rates`: dataset -> share of all draws. `table`: the mixture as a text. Raises RecordError with all that is wrong
+    with records in JSON-lines files, if that is more than `max_failure_rate` allows, or with the datasets that are not
     there, if `missing` is "stop"; ArchiveError for a prepared folder that is not whole.
     """
 
@@ -65,9 +65,10 @@ class Data:
             self.settings |= group.datasets
         self.datasets, missing = _open_all(self.settings)
         if missing and cfg.missing == "stop":
-            names = "\n  ".join(f"{name}: {self.settings[name].source}" for name in missing)
-            raise ValueError(
-                f"datasets of the mixture are not there (data.missing = 'report' goes on without):\n  {names}"
+            advice = "not there; prepare it, or go on without it by data.missing = 'report'"
+            raise RecordError(
+                [f"dataset {name} of the mixture: {self.settings[name].source}: {advice}" for name in missing],
+                "no_file",
             )
         if not self.datasets:
             raise RecordError(["config: data.mixture names no dataset that is there"], "no_file")
@@ -85,7 +86,7 @@ class Data:
         return describe(record, draw.dataset, self.settings[draw.dataset], self.tok, self.cfg, rng)
 
     def loader(self, *, seed: int, rows: Sequence[int], streams: int) -> "Loader":
-        """Batches of the rows `rows` of the global batch of `streams` rows, those this host owns; close() it when done."""
+        """Batches of the rows that this host owns, `rows` of the `streams` of the global batch; close() it when done."""
         if len(set(rows)) != len(rows) or not rows or not 0 <= min(rows) <= max(rows) < streams:
             raise ValueError(f"rows are distinct indices into the {streams} rows of the global batch, not {list(rows)}")
         schedule = Schedule(self.rates, self.lengths, seed=seed, streams=streams, pool=self.cfg.pool)
@@ -107,7 +108,7 @@ def _open_all(settings: Mapping[str, DatasetConfig]) -> tuple[dict[str, Dataset]
 
 
 def _check_written_by_hand(data: Data) -> None:
-    """RecordError with all that is wrong in JSON-lines files. Whether a record fits a row hardly depends on the draw."""
+    """RecordError with all that is wrong in JSON-lines files. What fits a row hardly depends on the draw."""
     problems, reason, bad, total = [], "", 0, 0
     for name, dataset in data.datasets.items():
         for item in range(len(dataset)) if dataset.written_by_hand else ():

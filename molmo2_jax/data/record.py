@@ -15,8 +15,8 @@ its name, or an object with what is known of it, so that nobody has to look:
     {"at": "media-00000-of-00002.array_record#17", "width": 640, "height": 272, "duration": 10.0}
 
 `clip` and times are seconds of the video as a player shows them; the example's own time starts at 0 where the clip
-starts. `frame_rates` are the sampling rates that hit the annotated times. `subtitles` are [start, end, text] lines, or a
-text to be shown as it is. What messages say is data/messages.py.
+starts. `frame_rates` are the sampling rates that hit the annotated times. `subtitles` are [start, end, text] lines, or
+a text to be shown as it is. What messages say is data/messages.py.
 """
 
 import dataclasses

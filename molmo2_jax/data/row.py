@@ -64,7 +64,7 @@ def lay_out_row(
 
 
 def silence(row: dict[str, np.ndarray], placed: Placed) -> None:
-    """An example whose medium cannot be decoded keeps its place with weights 0: it teaches nothing, moves nobody else."""
+    """An example whose medium cannot be decoded keeps its place: it teaches nothing and moves nobody else."""
     row["loss_weights"][placed.tokens] = 0
 
 

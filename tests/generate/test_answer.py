@@ -9,6 +9,7 @@ import pytest
 
 from molmo2_jax.data.example import describe_prompt
 from molmo2_jax.data.failure import MediaError
+from molmo2_jax.data.media import Location, open_video
 from molmo2_jax.generate import answer as answering
 from molmo2_jax.generate.answer import Answerer
 from molmo2_jax.train.config import ConfigError
@@ -34,8 +35,8 @@ def answerer(workdir):
 
 @pytest.fixture(scope="module")
 def prompt(answerer, street_video):
-    media = {"video": street_video, "images": (), "clip": (0.0, 0.1)}
-    return describe_prompt("Point to the cars.", answerer.tok, answerer.data, **media)
+    media = (open_video(Location.of(street_video), (0.0, 0.1)),)
+    return describe_prompt("Point to the cars.", media, answerer.tok, answerer.data)
 
 
 def test_what_is_shown_as_it_comes_is_the_answer(answerer, prompt):
@@ -48,8 +49,8 @@ def test_what_is_shown_as_it_comes_is_the_answer(answerer, prompt):
 
 def test_the_prompt_and_its_video_are_what_is_answered(answerer, prompt, street_video):
     def ask(text, clip):
-        media = {"video": street_video, "images": (), "clip": clip}
-        return answerer.answer(describe_prompt(text, answerer.tok, answerer.data, **media), **SAMPLING)
+        media = (open_video(Location.of(street_video), clip),)
+        return answerer.answer(describe_prompt(text, media, answerer.tok, answerer.data), **SAMPLING)
 
     first = ask("Point to the cars.", (0.0, 0.1))
     assert first == answerer.answer(prompt, **SAMPLING)
@@ -66,8 +67,8 @@ def test_the_seed_decides_what_is_drawn(answerer, prompt):
 def test_media_that_cannot_be_decoded_are_named(answerer, street_video, tmp_path):
     path = tmp_path / "bikes.mp4"
     shutil.copy(street_video, path)
-    media = {"video": path, "images": (), "clip": None}
-    prompt = describe_prompt("What is this?", answerer.tok, answerer.data, **media)
+    media = (open_video(Location.of(path), None),)
+    prompt = describe_prompt("What is this?", media, answerer.tok, answerer.data)
     path.unlink()
     with pytest.raises(MediaError, match=r"bikes\.mp4"):
         answerer.answer(prompt, **SAMPLING)

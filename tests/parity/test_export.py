@@ -11,6 +11,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from molmo2_jax.data.example import describe_prompt
+from molmo2_jax.data.media import Location, open_image
 from molmo2_jax.generate.answer import Answerer
 from molmo2_jax.train import convert
 from tests.generate.saved_run import save_run
@@ -46,7 +47,7 @@ def exported(tmp_path_factory, workdir):
 
 def our_answer(checkpoint, photograph) -> str:
     answerer = Answerer(checkpoint, jax.devices()[:1])
-    prompt = describe_prompt(QUESTION, answerer.tok, answerer.data, video=None, images=(photograph,), clip=None)
+    prompt = describe_prompt(QUESTION, (open_image(Location.of(photograph)),), answerer.tok, answerer.data)
     return answerer.answer(prompt, max_new=NEW, temperature=0.0, top_p=1.0, seed=0)
 
 

@@ -19,6 +19,7 @@ from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geom
 from molmo2_jax.data import image as image_lib
 from molmo2_jax.data import layout, tree
 from molmo2_jax.data.example import describe_prompt
+from molmo2_jax.data.media import Location, open_image, open_video
 from molmo2_jax.data.video import decode_frames
 from molmo2_jax.text import chat
 
@@ -80,6 +81,17 @@ def photos(street_video, tmp_path_factory):
     return {name: folder / name for name in PHOTOS}
 
 
+class Seen:
+    """A described prompt with its arrays and views."""
+
+    def __init__(self, example, tokenizer):
+        vars(self).update(vars(example) | vars(example.lay_out(tokenizer, 1.0)))
+        self.n_tokens, self.n_crops, self.pooling = example.n_tokens, example.n_crops, example.pooling
+
+    def views(self):
+        return itertools.chain.from_iterable(plan.views() for plan in self.media)
+
+
 @pytest.fixture(scope="session")
 def config(data_config):
     return data_config(seq_len=16_384, crops=64, pooled=16_384)
@@ -88,7 +100,12 @@ def config(data_config):
 @pytest.fixture(scope="session")
 def ask(tokenizer, config):
     """Our example of a prompt about images, or about nothing."""
-    return lambda *images: describe_prompt(QUESTION, tokenizer, config, video=None, images=images, clip=None)
+
+    def ask(*paths):
+        media = tuple(open_image(Location.of(path)) for path in paths)
+        return Seen(describe_prompt(QUESTION, media, tokenizer, config), tokenizer)
+
+    return ask
 
 
 def said(*images, text=QUESTION):
@@ -155,7 +172,8 @@ def test_three_images(processor, tokenizer, ask, photos):
 @pytest.mark.parametrize("frame_tokens", layout.FRAME_TOKENS)
 def test_a_video_of_eight_frames(processor, tokenizer, config, street_video, monkeypatch, frame_tokens):
     cfg = dataclasses.replace(config, frame_tokens=frame_tokens)
-    ours = describe_prompt(QUESTION, tokenizer, cfg, video=street_video, images=(), clip=(0.0, 3.4))
+    media = (open_video(Location.of(street_video), (0.0, 3.4)),)
+    ours = Seen(describe_prompt(QUESTION, media, tokenizer, cfg), tokenizer)
     (plan,) = ours.media
     assert len(plan.times) == 8 and plan.times[-1] == 3.4
     monkeypatch.setattr(processor, "use_frame_special_tokens", frame_tokens == "frame")
@@ -194,9 +212,9 @@ def test_several_turns(processor, tokenizer, photos, ask):
     later += [{"role": "assistant", "content": [{"type": "text", "text": answers[1]}]}, said(text=" And now? ")]
     theirs = process(processor, [said(path), *later])
     turns = [
-        tree.Turn(tree.ROOT, chat.user_turn(tokenizer, QUESTION, first=True), tokenizer.encode(answers[0]), None),
-        tree.Turn(0, chat.user_turn(tokenizer, "Where?", first=False), tokenizer.encode(answers[1]), None),
-        tree.Turn(1, chat.user_turn(tokenizer, " And now? ", first=False), None, None),
+        tree.Turn(tree.ROOT, chat.user_turn(tokenizer, QUESTION, first=True), tokenizer.encode(answers[0]), None, 1.0),
+        tree.Turn(0, chat.user_turn(tokenizer, "Where?", first=False), tokenizer.encode(answers[1]), None, 1.0),
+        tree.Turn(1, chat.user_turn(tokenizer, " And now? ", first=False), None, None, 1.0),
     ]
     bodies = [turn.user + (turn.answer or []) for turn in turns]
     before = ask(path).tokens[: -len(turns[0].user)].tolist()  # BOS and the image

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from molmo2_jax.data.record import RecordError, load_records
+from molmo2_jax.data.dataset import open_dataset
+from molmo2_jax.data.example import describe_prompt
+from molmo2_jax.data.failure import ExampleError
+from molmo2_jax.data.record import RecordError
 from molmo2_jax.data.video import decode_frames
 from molmo2_jax.tools import compare
-from molmo2_jax.tools.generate_command import answer_prompt, answer_records, check_task, read_media, read_prompt
+from molmo2_jax.tools.generate_command import answer_prompt, answer_records, check_task, open_media, read_media
 from molmo2_jax.train.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +30,7 @@ class Echo:
 
     def answer(self, example, *, on_text):
         self.asked.append(example)
-        words = self.tok.decode(example.tokens).split("user\n")[1].split("<|im_end|>")[0]
+        words = self.tok.decode(example.turns[0].user).split("user\n")[1].split("<|im_end|>")[0]
         on_text(words)
         return words
 
@@ -35,6 +38,15 @@ class Echo:
 @pytest.fixture
 def echo(tokenizer, data_config):
     return Echo(tokenizer, data_config())
+
+
+def read_prompt(echo, text, media):
+    return describe_prompt(text, open_media(**media), echo.tok, echo.data)
+
+
+def load_records(path):
+    dataset = open_dataset(str(path))
+    return [dataset.record(item) for item in range(len(dataset))]
 
 
 def show(text):
@@ -129,14 +141,14 @@ def test_a_prompt_about_several_images_is_answered(echo, street_video, tmp_path)
     for name in names:
         Image.fromarray(frame).resize((300, 200)).save(name)
     example = read_prompt(echo, "Which?", read_media(None, names, None))
-    assert [str(plan.path) for plan in example.media] == names
+    assert [str(plan.location) for plan in example.media] == names
     assert answer_prompt(echo, example, {"on_text": show}) == "Which?"
 
 
-def test_a_clip_outside_its_video_names_the_flag(echo, street_video):
+def test_a_clip_outside_its_video_is_shown(echo, street_video):
     media = NOTHING | {"video": street_video}
     for clip in ((3.0, 99.0), (4.0, 3.0), (float("nan"), 3.0)):
-        with pytest.raises(ConfigError, match=r"--clip: clip \[.*is empty or not inside the video"):
+        with pytest.raises(ExampleError, match=r"bikes.mp4: clip \[.*is empty or not inside the video"):
             read_prompt(echo, "Hi.", media | {"clip": clip})
 
 

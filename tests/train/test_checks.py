@@ -1,11 +1,12 @@
 import dataclasses
 import math
+import re
 
 import pytest
 
 from molmo2_jax.train.checks import CHOICES, RANGES, check_values
 from molmo2_jax.train.config import read
-from tests.train.small_run import config
+from tests.train.small_run import config, dataset
 
 
 def leaves(tree, path=()):
@@ -17,7 +18,7 @@ def leaves(tree, path=()):
 
 
 def with_value(path, value):
-    tree = dataclasses.asdict(config())
+    tree = dataclasses.asdict(config(data__mixture=EVERY))
     place = tree
     for key in path[:-1]:
         place = place[key]
@@ -26,10 +27,12 @@ def with_value(path, value):
 
 
 def name(path):
-    return ".".join("*" if path[:2] == ("optim", "groups") and i == 2 else key for i, key in enumerate(path))
+    key = re.sub(r"^(optim\.groups|data\.mixture)\.[^.]+", r"\1.*", ".".join(path))
+    return re.sub(r"^(data\.mixture\.\*\.datasets)\.[^.]+", r"\1.*", key)
 
 
-TREE = dict(leaves(dataclasses.asdict(config())))
+EVERY = {"street": {"rate": 1.0, "datasets": {"questions": dataset("a.jsonl")}}}  # numbers also where None may stand
+TREE = dict(leaves(dataclasses.asdict(config(data__mixture=EVERY))))
 NUMBERS = {path: value for path, value in TREE.items() if isinstance(value, int | float)}
 # The mesh and the vocabulary are checked against devices and model, by check_fits.
 ELSEWHERE = {"data.vocab_size", *(f"mesh.{axis}" for axis in ("data", "fsdp", "context", "tensor"))}

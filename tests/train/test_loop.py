@@ -19,7 +19,7 @@ from molmo2_jax.models import params
 from molmo2_jax.train import checkpoint, loop
 from molmo2_jax.train.checkpoint import CheckpointError
 from molmo2_jax.train.config import ConfigError
-from tests.train.small_run import config
+from tests.train.small_run import config, dataset
 
 ROOT = Path(__file__).parents[2]
 STEPS = 10
@@ -216,7 +216,11 @@ def test_a_remote_workdir_is_refused_not_taken_for_a_folder(tmp_path, monkeypatc
         ({"model__dtype": "float8"}, ConfigError, "model.dtype = 'float8' is unknown"),
         ({"data__vocab_size": 100_278}, ConfigError, "vocab_size = 100278, but small embeds 151936"),
         ({"optim__frozen": "nothing"}, ConfigError, "'llm/embed/base' must match one group, it matches none"),
-        ({"data__records": ["/nowhere/a.jsonl"]}, RecordError, "/nowhere/a.jsonl"),
+        (
+            {"data__mixture": {"a": {"rate": 1.0, "datasets": {"b": dataset("/nowhere/a.jsonl")}}}},
+            RecordError,
+            "dataset b of the mixture: /nowhere/a.jsonl: not there",
+        ),
         ({"data__crops": 4}, RecordError, "street/car.*needs 5 crops, a row has crops = 4"),
         ({"data__tokenizer": "/nowhere"}, FileNotFoundError, "tokenizer '/nowhere'"),
     ],
