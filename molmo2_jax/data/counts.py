@@ -1,0 +1,98 @@
+"""Running counts by dataset: what a run was fed since step 0, so that a drift from the configured mixture is seen.
+
+dataset          wanted   drawn   examples  tokens   learned  dropped  failed
+street/overfit   60.0 %  59.8 %      1,196   3.1 M     210 k        0  4: 3 cut_off, 1 no_file
+street/texts     40.0 %  40.2 %        804   0.2 M      90 k        2  0
+"""
+
+import collections
+import dataclasses
+from collections.abc import Mapping
+
+
+@dataclasses.dataclass
+class DatasetCounts:
+    """`examples` that reached a row with their `tokens` and `loss_tokens` (those with weight); messages `dropped`
+    because they did not fit a row; `failures` by reason, of examples that taught nothing.
+    """
+
+    examples: int = 0
+    tokens: int = 0
+    loss_tokens: int = 0
+    dropped: int = 0
+    failures: dict[str, int] = dataclasses.field(default_factory=dict)
+
+    @property
+    def failed(self) -> int:
+        return sum(self.failures.values())
+
+    @property
+    def drawn(self) -> int:
+        """All that were asked for."""
+        return self.examples + self.failed
+
+
+class Counts:
+    """Counts of every dataset that was drawn from."""
+
+    def __init__(self):
+        self.datasets: dict[str, DatasetCounts] = collections.defaultdict(DatasetCounts)
+
+    def used(self, dataset: str, tokens: int, loss_tokens: int, dropped: int) -> None:
+        """An example of `dataset` is in a row."""
+        counts = self.datasets[dataset]
+        counts.examples += 1
+        counts.tokens += tokens
+        counts.loss_tokens += loss_tokens
+        counts.dropped += dropped
+
+    def failed(self, dataset: str, reason: str) -> None:
+        """An example of `dataset` cannot be learned from; `reason` is of failure.REASONS."""
+        failures = self.datasets[dataset].failures
+        failures[reason] = failures.get(reason, 0) + 1
+
+    def total(self) -> DatasetCounts:
+        """Of all datasets together."""
+        total = DatasetCounts()
+        for counts in self.datasets.values():
+            for name in ("examples", "tokens", "loss_tokens", "dropped"):
+                setattr(total, name, getattr(total, name) + getattr(counts, name))
+            for reason, count in counts.failures.items():
+                total.failures[reason] = total.failures.get(reason, 0) + count
+        return total
+
+    def to_json(self) -> dict:
+        """{"street": {"examples": 12, "tokens": ..., "failures": {"cut_off": 1}}}; `from_json` reads it."""
+        return {name: dataclasses.asdict(self.datasets[name]) for name in sorted(self.datasets)}
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Mapping]) -> "Counts":
+        counts = cls()
+        for name, values in state.items():
+            counts.datasets[name] = DatasetCounts(**{**values, "failures": dict(values["failures"])})
+        return counts
+
+    def table(self, rates: Mapping[str, float]) -> str:
+        """The table above; `rates`: the configured share of each dataset."""
+        total = max(self.total().drawn, 1)
+        rows = [("dataset", "wanted", "drawn", "examples", "tokens", "learned", "dropped", "failed")]
+        for name in sorted(set(rates) | set(self.datasets)):
+            c = self.datasets.get(name, DatasetCounts())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(c.failures.items()))
+            rows.append(
+                (
+                    name,
+                    f"{rates.get(name, 0.0):.2%}",
+                    f"{c.drawn / total:.2%}",
+                    *(f"{n:,}" for n in (c.examples, c.tokens, c.loss_tokens, c.dropped)),
+                    f"{c.failed}: {reasons}" if reasons else "0",
+                )
+            )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if place in (0, len(widths) - 1) else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        )
