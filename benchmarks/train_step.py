@@ -114,8 +114,8 @@ def rows(c: Molmo2Config) -> dict[str, dict[str, np.ndarray]]:
     lengths[-1] += size - sum(lengths)
     texts = [example(layout.no_visual_tokens(), [turn(n // 4, n - n // 4 - 1)]) for n in lengths]
     out = {
-        "video": _row([video], RowShape(size, FRAMES, len(frames.slots))),
-        "text": _row(texts, RowShape(size, 0, 0)),
+        "video": _row([video], RowShape(size, FRAMES, len(frames.slots), shards=1)),
+        "text": _row(texts, RowShape(size, 0, 0, shards=1)),
     }
     out["video"]["crops"][:] = rng.integers(0, 256, out["video"]["crops"].shape)
     out["video"]["pooling"][:] = image.frame_pooling(FRAMES)

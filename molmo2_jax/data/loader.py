@@ -20,7 +20,7 @@ import numpy as np
 
 from molmo2_jax.data.config import DataConfig
 from molmo2_jax.data.example import Example, describe
-from molmo2_jax.data.pack import pack
+from molmo2_jax.data.pack import Size, pack
 from molmo2_jax.data.record import Record, RecordError, load_records
 from molmo2_jax.data.row import fill_row
 from molmo2_jax.data.schema import RowShape, empty_row
@@ -35,7 +35,7 @@ class FailureRateError(RuntimeError):
 
 def row_shape(cfg: DataConfig) -> RowShape:
     """The budgets of one row."""
-    return RowShape(tokens=cfg.seq_len, crops=cfg.crops, pooled=cfg.pooled)
+    return RowShape(tokens=cfg.seq_len, crops=cfg.crops, pooled=cfg.pooled, shards=1)
 
 
 def make_loader(cfg: DataConfig, *, seed: int, rows: Sequence[int]) -> grain.DatasetIterator:
@@ -101,7 +101,8 @@ class Stream:
             number = int(orders[epoch][place])
             rng = self._generator(DRAW, number, epoch)
             examples.append(describe(self._records[number], self._tok, self._cfg, rng))
-        return pack(examples, row_shape(self._cfg))
+        sizes = [Size(e.n_tokens, e.n_crops, e.n_pooled, ((e.n_crops, e.n_pooled),)) for e in examples]
+        return [[examples[i] for i in row] for row in pack(sizes, row_shape(self._cfg))]
 
     def _generator(self, purpose: int, *key: int) -> np.random.Generator:
         # Entropy is padded with zeros, so that (seed, row, epoch) alone would equal (seed, row, epoch, 0).

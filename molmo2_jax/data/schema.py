@@ -21,11 +21,15 @@ POOL = 9  # patches a visual token can pool: 3x3 for video; images use 4 (2x2), 
 
 @dataclasses.dataclass(frozen=True)
 class RowShape:
-    """Budgets of one row: `tokens` S, `crops` C (378x378 views), `pooled` G (visual tokens)."""
+    """Budgets of one row: `tokens` S, `crops` C (378x378 views), `pooled` G (visual tokens).
+
+    C and G are cut into `shards` equal vision shards, one a device along the context axis (data/vision_shards.py).
+    """
 
     tokens: int
     crops: int
     pooled: int
+    shards: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -94,7 +94,7 @@ class Answerer:
 
 def _row_for(prompt: Example) -> RowShape:
     """A row for one prompt, not much longer than it, so that prompts of about one length share a program."""
-    return RowShape(-(-prompt.n_tokens // _ROUND) * _ROUND, prompt.n_crops, prompt.n_pooled)
+    return RowShape(-(-prompt.n_tokens // _ROUND) * _ROUND, prompt.n_crops, prompt.n_pooled, shards=1)
 
 
 def _settings(step: pathlib.Path, a: models.Molmo2Config) -> tuple[models.RunConfig, DataConfig]:

@@ -25,7 +25,7 @@ SAMPLED = GREEDY | {"temperature": 1.0, "top_p": 0.9}
 def prompts(c, tokens=ROW):
     """A prompt with an image, 0 | 1..12 visual | 13..23 text, and a shorter one of text alone."""
     rng = np.random.default_rng(1)
-    row = {name: np.stack([a] * 2) for name, a in empty_row(RowShape(tokens, 2, 12)).items()}
+    row = {name: np.stack([a] * 2) for name, a in empty_row(RowShape(tokens, 2, 12, shards=1)).items()}
     for b, n in enumerate(LENGTHS):
         row["tokens"][b, :n] = rng.integers(0, c.llm.vocab, n)
         row["positions"][b, :n] = np.arange(n)

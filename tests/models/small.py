@@ -9,7 +9,7 @@ from molmo2_jax.data.schema import RowShape, empty_row
 from molmo2_jax.models.config import TINY, Molmo2Config, RunConfig
 from molmo2_jax.ops.rope import Yarn
 
-SHAPE = RowShape(tokens=64, crops=2, pooled=12)
+SHAPE = RowShape(tokens=64, crops=2, pooled=12, shards=1)
 
 RUN = RunConfig(
     preset="tiny",

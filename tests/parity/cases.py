@@ -22,7 +22,7 @@ MEDIA = ("text", "image", "images", "video")  # the rows of our batch, in this o
 BATCH = MEDIA[:3]  # of theirs: transformers takes images or videos, not both
 TILINGS = {"text": [], "image": [(2, 1)], "images": [(1, 1), (1, 2)], "video": []}
 TIMES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.4)  # of the video's frames
-SHAPE = RowShape(tokens=1024, crops=8, pooled=910)  # of every row, so that one program serves them all
+SHAPE = RowShape(tokens=1024, crops=8, pooled=910, shards=1)  # of every row, so that one program serves them all
 
 # Softmax does not see a constant added to all keys of a query: these gradients are rounding.
 SILENT = {"vit/blocks/attn/k/b", "connector/k/b"}

@@ -85,7 +85,7 @@ def test_a_base_language_model_gives_the_logits_it_gives_in_transformers(base, t
     model.save_pretrained(tmp_path)
     assert source(tmp_path).model.llm == expected
 
-    row = empty_row(RowShape(TOKENS, 0, 0))
+    row = empty_row(RowShape(TOKENS, 0, 0, shards=1))
     row["tokens"] = np.random.default_rng(0).integers(0, 320, TOKENS, np.int32)
     row |= {"positions": np.arange(TOKENS, dtype=np.int32), "visible_until": np.full(TOKENS, TOKENS, np.int32)}
     s = structure(around(llm=dataclasses.replace(expected, new_vocab=cases.KINDS["olmo3"].llm.new_vocab)))

@@ -109,7 +109,7 @@ def text_rows(texts):
     """Rows without vision, one list of ids a row, and their lengths."""
     lengths = np.int32([len(ids) for ids in texts])
     S = int(max(lengths))
-    row = {name: np.stack([a] * len(texts)) for name, a in empty_row(RowShape(S, 0, 0)).items()}
+    row = {name: np.stack([a] * len(texts)) for name, a in empty_row(RowShape(S, 0, 0, shards=1)).items()}
     for b, ids in enumerate(texts):
         row["tokens"][b, : len(ids)] = ids
         row["visible_until"][b, : len(ids)] = len(ids)

@@ -25,7 +25,7 @@ def test_visible_pairs_are_those_the_mask_allows(rows):
 
 def text(tokens, learned, length=8):
     """One row of `tokens` causal tokens, of which the last `learned` carry loss."""
-    row = {name: a[None] for name, a in empty_row(RowShape(length, 2, 4)).items()}
+    row = {name: a[None] for name, a in empty_row(RowShape(length, 2, 4, shards=1)).items()}
     row["visible_until"][:, :tokens] = tokens
     row["loss_weights"][:, tokens - learned : tokens] = 0.5
     return row
