@@ -57,7 +57,7 @@ def take(loader, n):
 
 def test_an_element_is_a_batch_of_the_schema(open_loader):
     element = next(open_loader(rows=(0, 1, 2)))
-    shape = RowShape(tokens=700, crops=5, pooled=405)
+    shape = RowShape(tokens=700, crops=5, pooled=405, shards=1)
     assert set(element) == {*FIELDS, "failures", "counts"}
     for name, field in FIELDS.items():
         assert element[name].shape == (3, *row_dims(shape, name))
@@ -67,7 +67,7 @@ def test_an_element_is_a_batch_of_the_schema(open_loader):
 
 
 def test_row_shape_is_the_config_s(data_config):
-    assert row_shape(data_config(seq_len=7, crops=2, pooled=3)) == RowShape(tokens=7, crops=2, pooled=3)
+    assert row_shape(data_config(seq_len=7, crops=2, pooled=3)) == RowShape(tokens=7, crops=2, pooled=3, shards=1)
 
 
 def test_rows_do_not_depend_on_which_others_a_host_owns(open_loader):

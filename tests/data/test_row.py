@@ -9,7 +9,7 @@ from molmo2_jax.data.record import load_records
 from molmo2_jax.data.row import build_row
 from molmo2_jax.data.schema import FIELDS, RowShape, empty_row, row_dims
 
-SHAPE = RowShape(tokens=2048, crops=12, pooled=900)
+SHAPE = RowShape(tokens=2048, crops=12, pooled=900, shards=1)
 
 
 def message(text):

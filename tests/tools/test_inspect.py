@@ -85,7 +85,7 @@ def row(tokenizer, data_config, street_video, tmp_path_factory):
     path.write_text("".join(json.dumps(record) + "\n" for record in (VIDEO, TEXT)))
     records = load_records(path)
     examples = [describe(r, tokenizer, data_config(), np.random.default_rng(0)) for r in records]
-    shape = RowShape(tokens=600, crops=6, pooled=400)
+    shape = RowShape(tokens=600, crops=6, pooled=400, shards=1)
     (together,) = pack(examples, shape)
     built, failures = build_row(together, shape)
     assert failures == []
@@ -95,7 +95,8 @@ def row(tokenizer, data_config, street_video, tmp_path_factory):
 @pytest.fixture(scope="module")
 def written(row, tokenizer, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "new" / "page.html"
-    inspect.write_page(path, rows=[row, empty_row(RowShape(8, 1, 1))], tok=tokenizer, title=f"Street {HOSTILE}")
+    empty = empty_row(RowShape(8, 1, 1, shards=1))
+    inspect.write_page(path, rows=[row, empty], tok=tokenizer, title=f"Street {HOSTILE}")
     return path.read_text(encoding="utf-8")
 
 
@@ -268,7 +269,7 @@ def test_answers_stand_side_by_side(row, tokenizer, tmp_path):
 def test_an_answer_is_drawn_on_the_example_that_asks_it(row, tokenizer, tmp_path, write_records):
     (record,) = load_records(write_records(VIDEO))
     text = answer_text(record.messages[0], record.media)
-    empty = empty_row(RowShape(8, 1, 1))
+    empty = empty_row(RowShape(8, 1, 1, shards=1))
     answers = [Answer(CAR["user"], text, text), Answer("never asked", text, text)]
     inspect.write_page(tmp_path / "page.html", rows=[empty, row], tok=tokenizer, title="x", answers=answers)
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))

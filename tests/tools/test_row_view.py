@@ -69,7 +69,7 @@ def lay_out(tok, visual, *answers):
     turns = [tree.Turn(tree.ROOT, tok.encode(f"Q{n}?"), tok.encode(text), None) for n, text in enumerate(answers)]
     arrays = tree.lay_out(visual, turns, bos=tok.bos_id, eos=tok.eos_id, length_weight=4.0, never_targets=[])
     length, slots = len(arrays.tokens), len(arrays.visual_slots)
-    row = empty_row(RowShape(tokens=length + 3, crops=0, pooled=slots + 2))
+    row = empty_row(RowShape(tokens=length + 3, crops=0, pooled=slots + 2, shards=1))
     for name in ("tokens", "targets", "loss_weights", "positions", "visible_until", "image_group"):
         row[name][:length] = getattr(arrays, name)
     row["visual_slots"][:slots] = arrays.visual_slots
