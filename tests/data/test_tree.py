@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -7,11 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from molmo2_jax.data import tree
+from molmo2_jax.data.annotations import AnyOf
 from molmo2_jax.data.layout import VisualTokens
-from molmo2_jax.data.tree import ROOT, Turn
+from molmo2_jax.data.tree import ROOT
 
 BOS = EOS = 1
 V = 99  # a visual token
+
+
+def turn(parent, user, answer, flat=None, factor=1.0):
+    return tree.Turn(parent, user, answer, flat, factor)
 
 
 def visual(n):
@@ -24,7 +30,7 @@ def lay_out(turns, n_visual=4, length_weight=2.0):
 
 def test_two_branches_are_laid_out_as_in_the_public_reference():
     a, b, x, y, z, c, d, e, w = range(10, 19)
-    got = lay_out([Turn(ROOT, [a, b], [x, y, z], None), Turn(ROOT, [c, d, e], [w], None)])
+    got = lay_out([turn(ROOT, [a, b], [x, y, z]), turn(ROOT, [c, d, e], [w])])
     p, q = 2 / math.sqrt(4) / math.sqrt(2), 2 / math.sqrt(2) / math.sqrt(2)
     assert got.tokens.tolist() == [1, V, V, V, V, a, b, x, y, z, c, d, e, w]
     assert got.targets.tolist() == [V, V, V, V, a, b, x, y, z, 1, d, e, w, 1]
@@ -40,7 +46,7 @@ def test_two_branches_are_laid_out_as_in_the_public_reference():
 
 def test_an_inner_answer_is_closed_by_an_eos_token_before_its_children():
     a, x, b, y, c, z = range(10, 16)
-    got = lay_out([Turn(ROOT, [a], [x], None), Turn(0, [b], [y], None), Turn(0, [c], [z], None)], n_visual=0)
+    got = lay_out([turn(ROOT, [a], [x]), turn(0, [b], [y]), turn(0, [c], [z])], n_visual=0)
     w = 2 / math.sqrt(2) / math.sqrt(3)
     assert got.tokens.tolist() == [1, a, x, 1, b, y, c, z]
     assert got.targets.tolist() == [a, x, 1, b, y, 1, z, 1]
@@ -50,20 +56,20 @@ def test_an_inner_answer_is_closed_by_an_eos_token_before_its_children():
 
 
 def test_a_flat_weight_replaces_length_and_branch_factors():
-    got = lay_out([Turn(ROOT, [5], [6, 7], 0.2), Turn(ROOT, [5], [6], None)], n_visual=0, length_weight=4.0)
+    got = lay_out([turn(ROOT, [5], [6, 7], 0.2), turn(ROOT, [5], [6])], n_visual=0, length_weight=4.0)
     np.testing.assert_allclose(got.loss_weights, [0] + [0.2] * 3 + [4 / math.sqrt(2) / math.sqrt(2)] * 2, rtol=1e-6)
 
 
 def test_a_prompt_teaches_nothing():
-    got = lay_out([Turn(ROOT, [5, 6], None, None)])
+    got = lay_out([turn(ROOT, [5, 6], None)])
     assert got.tokens.tolist() == [1, V, V, V, V, 5, 6]
     assert not got.loss_weights.any()
 
 
 def test_a_visual_token_is_never_learned():
     with pytest.raises(ValueError, match=r"image tokens \[99\] would be targets"):
-        lay_out([Turn(ROOT, [5], [6, V], None)])
-    lay_out([Turn(ROOT, [5, V], [6], None)])  # in a question it is only read
+        lay_out([turn(ROOT, [5], [6, V])])
+    lay_out([turn(ROOT, [5, V], [6])])  # in a question it is only read
 
 
 def test_an_example_without_turns_is_refused():
@@ -73,7 +79,7 @@ def test_an_example_without_turns_is_refused():
 
 def test_turns_out_of_depth_first_order_are_refused():
     with pytest.raises(ValueError, match="turn 2 follows turn 0: turns are not depth first"):
-        lay_out([Turn(ROOT, [5], [6], None), Turn(ROOT, [5], [6], None), Turn(0, [5], [6], None)])
+        lay_out([turn(ROOT, [5], [6]), turn(ROOT, [5], [6]), turn(0, [5], [6])])
 
 
 @st.composite
@@ -86,7 +92,8 @@ def trees(draw):
         user = draw(st.lists(st.integers(10, 60), min_size=1, max_size=3))
         answer = draw(st.lists(st.integers(10, 60), min_size=0, max_size=4))
         path = [*path[:depth], len(turns)]
-        turns.append(Turn(parent, user, answer, draw(st.sampled_from([None, 0.1]))))
+        flat, factor = draw(st.sampled_from([None, 0.1])), draw(st.sampled_from([1.0, 0.5]))
+        turns.append(turn(parent, user, answer, flat, factor))
     return turns
 
 
@@ -98,8 +105,8 @@ def ancestors(turns, node):
 def bodies(turns, n_visual):
     """Tokens of each node, written from the definition."""
     found = {ROOT: [BOS] + [V] * n_visual}
-    for i, turn in enumerate(turns):
-        found[i] = turn.user + turn.answer + ([EOS] if any(other.parent == i for other in turns) else [])
+    for i, t in enumerate(turns):
+        found[i] = t.user + t.answer + ([EOS] if any(other.parent == i for other in turns) else [])
     return found
 
 
@@ -124,7 +131,7 @@ def test_a_path_through_the_tree_reads_as_if_it_were_alone(turns, n_visual):
     got = lay_out(turns, n_visual)
     body = bodies(turns, n_visual)
     owner = np.array([node for node in [ROOT, *range(len(turns))] for _ in body[node]])
-    leaves = set(range(len(turns))) - {turn.parent for turn in turns}
+    leaves = set(range(len(turns))) - {t.parent for t in turns}
     for leaf in leaves:
         on_path = np.isin(owner, ancestors(turns, leaf))
         tokens = got.tokens[on_path]
@@ -140,10 +147,10 @@ def test_the_weight_of_an_answer_grows_with_the_root_of_its_length(turns):
     got = lay_out(turns, 2, length_weight=3.0)
     body = bodies(turns, 2)
     owner = np.array([node for node in [ROOT, *range(len(turns))] for _ in body[node]])
-    for i, turn in enumerate(turns):
-        n = len(turn.answer) + 1
-        expected = n * 0.1 if turn.flat_weight else 3.0 * math.sqrt(n) / math.sqrt(len(turns))
-        assert got.loss_weights[owner == i].sum() == pytest.approx(expected, rel=1e-5)
+    for i, t in enumerate(turns):
+        n = len(t.answer) + 1
+        expected = n * 0.1 if t.flat_weight else 3.0 * math.sqrt(n) / math.sqrt(len(turns))
+        assert got.loss_weights[owner == i].sum() == pytest.approx(t.factor * expected, rel=1e-5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,17 +171,27 @@ def test_depth_first_keeps_subtrees_together_and_shuffles_siblings():
     assert seen == {"ACEDB", "ADCEB", "BACED", "BADCE"}
 
 
+def test_of_several_messages_one_is_drawn_each_time():
+    either = AnyOf((Node("A", (Node("C"),)), Node("B")))
+    seen = {
+        "".join(node.name for node, _ in tree.depth_first((either, Node("D", (either,))), np.random.default_rng(seed)))
+        for seed in range(60)
+    }
+    assert seen == {"ACDAC", "ACDB", "BDAC", "BDB", "DACAC", "DACB", "DBAC", "DBB"}
+    assert {node.name for seed in range(9) for node in tree.first((either,), np.random.default_rng(seed))} == {"A", "B"}
+
+
 def test_depth_is_not_limited_by_the_stack():
     node = Node("last")
     for _ in range(3000):
         node = Node("inner", (node,))
     order = tree.depth_first((node,), np.random.default_rng(0))
-    got = lay_out([Turn(parent, [5], [6], None) for _, parent in order], n_visual=0)
+    got = lay_out([turn(parent, [5], [6]) for _, parent in order], n_visual=0)
     assert got.positions.tolist() == list(range(1 + 3000 * 3 + 2))
 
 
 def test_turns_are_kept_while_they_fit():
-    a, b, c = (Turn(ROOT, [0] * n, [0] * n, None) for n in (2, 3, 1))
+    a, b, c = (turn(ROOT, [0] * n, [0] * n) for n in (2, 3, 1))
     assert tree.keep_fitting([a, b, c], 12) == [a, b, c]
     assert tree.keep_fitting([a, b, c], 11) == [a, b]
     assert tree.keep_fitting([a, b, c], 9) == [a, c]
@@ -184,10 +201,10 @@ def test_turns_are_kept_while_they_fit():
 
 def test_a_dropped_turn_takes_what_follows_it():
     turns = [
-        Turn(ROOT, [0] * 4, [0] * 4, None),
-        Turn(0, [0], [0], None),
-        Turn(ROOT, [0], [0], None),
-        Turn(2, [0], [0], None),
+        turn(ROOT, [0] * 4, [0] * 4),
+        turn(0, [0], [0]),
+        turn(ROOT, [0], [0]),
+        turn(2, [0], [0]),
     ]
     assert tree.keep_fitting(turns, 7) == [turns[2], dataclasses.replace(turns[3], parent=0)]
     # A child costs its tokens and the EOS that closes its parent.
@@ -201,3 +218,30 @@ def test_what_is_kept_fits(turns, room):
         assert len(lay_out(kept, 0).tokens) <= room + 1
     first = [len(t.user) + len(t.answer) for t in turns if t.parent == ROOT]
     assert bool(kept) == (min(first) <= room)
+
+
+def sized(parent, tokens):
+    return turn(parent, [0], [0] * (tokens - 1))
+
+
+def test_branches_that_do_not_fit_together_are_split():
+    five, four, three = sized(ROOT, 5), sized(ROOT, 4), sized(ROOT, 3)
+    assert tree.split_fitting([five, four, three], 8) == [[five, three], [four]]
+    assert tree.split_fitting([five, four, three], 12) == [[five, four, three]]
+    assert tree.split_fitting([five, four, three], 4) == [[four], [three]]
+    # 3 + 4 and the EOS between them are 8: a branch stays whole, and is numbered anew where it stands first.
+    assert tree.split_fitting([three, three, sized(1, 4)], 8) == [[three], [three, sized(0, 4)]]
+    assert tree.split_fitting([three, three, sized(1, 4)], 11) == [[three, three, sized(1, 4)]]
+
+
+@given(trees(), st.integers(0, 40))
+def test_a_split_keeps_what_fits_and_no_part_is_too_long(turns, room):
+    parts = tree.split_fitting(turns, room)
+    for part in parts:
+        assert len(lay_out(part, 0).tokens) <= room + 1
+    starts = [i for i, t in enumerate(turns) if t.parent == ROOT]
+    kept = 0
+    for start, stop in itertools.pairwise([*starts, len(turns)]):
+        alone = [dataclasses.replace(t, parent=max(t.parent - start, ROOT)) for t in turns[start:stop]]
+        kept += len(tree.keep_fitting(alone, room))
+    assert sum(map(len, parts)) == kept
