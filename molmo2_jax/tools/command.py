@@ -9,6 +9,7 @@ from absl import app, flags, logging
 
 from molmo2_jax.data.archive import ArchiveError
 from molmo2_jax.data.failure import ExampleError
+from molmo2_jax.data.mixture import MixtureError
 from molmo2_jax.hf.config import HfError
 from molmo2_jax.train.checkpoint import CheckpointError
 from molmo2_jax.train.config import ConfigError
@@ -45,7 +46,15 @@ def run(function: Callable[[], int], argv: list[str]) -> None:
             logging.set_verbosity(logging.WARNING)  # Orbax says much at INFO
         try:
             return function()
-        except (ConfigError, CheckpointError, HfError, ExampleError, ArchiveError, FileNotFoundError) as error:
+        except (
+            ConfigError,
+            CheckpointError,
+            HfError,
+            ExampleError,
+            ArchiveError,
+            MixtureError,
+            FileNotFoundError,
+        ) as error:
             print(f"{argv[0]}: {error}", file=sys.stderr)
             return 1
 

@@ -1,5 +1,7 @@
 """`molmo2 inspect`."""
 
+import pathlib
+
 import numpy as np
 from absl import flags
 from ml_collections import config_flags
@@ -25,9 +27,9 @@ def main(argv: list[str]) -> None:
 
     def inspect() -> int:
         c = read(config.value.to_dict())
-        first = first_rows(c.data, c.seed, min(rows.value, c.batch), c.batch)
+        first = first_rows(c.data, c.seed, min(rows.value, c.batch))
         tables = gradient_tables(c, first) if gradients.value else []
-        names = ", ".join(name for group in c.data.mixture.values() for name in group.datasets)
+        names = ", ".join(pathlib.Path(path).name for path in c.data.records)
         title = f"{len(first)} {'row' if len(first) == 1 else 'rows'} of {names}"
         tok = Tokenizer.load(c.data.tokenizer, c.data.vocab_size)
         write_page(out.value, rows=first, tok=tok, title=title, answers=_answers(answers.value), gradients=tables)
@@ -39,9 +41,9 @@ def main(argv: list[str]) -> None:
     command.run(inspect, argv)
 
 
-def first_rows(data: DataConfig, seed: int, rows: int, batch: int) -> list[dict[str, np.ndarray]]:
-    """The first `rows` of the `batch` rows of step 0. Raises RecordError, naming every record that is wrong."""
-    batches = loader.make_loader(data, seed=seed, rows=range(rows), streams=batch)
+def first_rows(data: DataConfig, seed: int, rows: int) -> list[dict[str, np.ndarray]]:
+    """The first `rows` rows of step 0. Raises RecordError, naming every record that is wrong."""
+    batches = loader.make_loader(data, seed=seed, rows=range(rows))
     try:
         return unbatch(next(batches))
     finally:
