@@ -14,6 +14,8 @@ from molmo2_jax.hf.config import HfError
 from molmo2_jax.train.checkpoint import CheckpointError
 from molmo2_jax.train.config import ConfigError
 
+MISTAKES = (ConfigError, CheckpointError, HfError, ExampleError, ArchiveError, MixtureError, FileNotFoundError)
+
 
 def run(function: Callable[[], int], argv: list[str]) -> None:
     """Parses flags, calls `function` and exits with its status. Mistakes in the input end in one message, status 1.
