@@ -28,14 +28,20 @@ class Molmo2(nnx.Module):
         self.llm = Llm(c.llm, rngs)
 
     def embed(self, row: Row, run: RunConfig) -> jax.Array:
-        """[B, S, D]: token embeddings with pooled visual features added at their slots."""
+        """[B, S, D]: token embeddings with pooled visual features added at their slots. A batch of texts sees nothing."""
         dtype = jnp.dtype(run.dtype)
         x_BSD = self.llm.embed(row["tokens"], dtype)
         if row["crops"].shape[1] == 0:  # a config without vision
             return x_BSD
-        features_BCPD = self.vit(row["crops"], dtype, run.remat)
-        visual_BGD = self.connector(features_BCPD, row["pooling"])
-        return add_visual_tokens(x_BSD, visual_BGD, row["visual_slots"])
+
+        def see(x_BSD):
+            features_BCPD = self.vit(row["crops"], dtype, run.remat)
+            visual_BGD = self.connector(features_BCPD, row["pooling"])
+            return add_visual_tokens(x_BSD, visual_BGD, row["visual_slots"])
+
+        # All devices decide alike: there are collectives inside.
+        any_visual = jnp.any(row["visual_slots"] < row["tokens"].shape[1])
+        return jax.lax.cond(any_visual, see, lambda x_BSD: x_BSD, x_BSD)
 
     def hidden(self, x_BSD: jax.Array, row: Row, run: RunConfig, dropout_key: jax.Array | None = None) -> jax.Array:
         """Final hidden states [B, S, D] of embedded rows; dropout where a key is given."""

@@ -216,3 +216,20 @@ def test_a_missing_parameter_is_named():
         s = parameters.structure(KINDS["qwen3_tied"])
         with pytest.raises(KeyError, match="llm/norm/scale"):
             s.model({n: a for n, a in numbers(s.shapes).items() if n != "llm/norm/scale"})
+
+
+@pytest.mark.parametrize("sizes", [ONE, (2, 2, 1, 2)])
+def test_a_batch_of_texts_costs_no_vision(sizes):
+    # Whatever were computed of these parameters, also times zero, would not be a number.
+    batch = rows(KINDS["qwen3_tied"], batch=4)
+    texts = batch | {"visual_slots": np.full_like(batch["visual_slots"], batch["tokens"].shape[1])}
+    mesh = mesh_of(sizes)
+    with jax.set_mesh(mesh):
+        s, params, row = place("qwen3_tied", mesh, texts)
+        params = {n: p * jnp.nan if n.startswith(("vit", "connector")) else p for n, p in params.items()}
+        loss_of = lambda params: s.model(params).losses(row, RUN).cross_entropy  # noqa: E731
+        loss, grads = jax.jit(jax.value_and_grad(loss_of))(params)
+    assert np.isfinite(loss) and np.abs(grads["llm/blocks/attn/q/w"]).max() > 0
+    for name, g in grads.items():
+        assert np.isfinite(g).all(), name
+        assert not name.startswith(("vit", "connector")) or not np.asarray(g).any(), name
