@@ -1,0 +1,85 @@
+"""Examples packed in one row teach what they teach alone: real records through the data engine and the whole model."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from molmo2_jax import sharding
+from molmo2_jax.data.config import DatasetConfig
+from molmo2_jax.data.dataset import open_dataset
+from molmo2_jax.data.example import describe
+from molmo2_jax.data.row import build_row
+from molmo2_jax.data.schema import RowShape
+from molmo2_jax.models import params as parameters
+from tests.models.small import RUN, numbers, small
+from tests.models.test_molmo2 import SILENT
+
+ASK = {"style": "user_qa", "user": "What is this?", "answer": "A street with parked cars."}
+POINT = {
+    "style": "pointing",
+    "question": "Point to the sign.",
+    "answer": {"label": "sign", "points": [{"x": 3, "y": 4}, {"x": 200, "y": 9}]},
+}
+TRACK = {
+    "style": "video_point_track_per_frame",
+    "answer": {
+        "label": "the rider",
+        "fps": 2,
+        "tracks": [{"time": 2.0, "points": {"7": [9, 9]}}, {"time": 2.5, "points": {"7": [20, 9], "3": [100, 50]}}],
+    },
+}
+RECORDS = (
+    {
+        "id": "video",
+        "video": "bikes.mp4",
+        "clip": [2, 3],
+        "messages": [TRACK, {**ASK, "then": [ASK | {"weight": 0.5}]}],
+    },
+    {"id": "image", "image": "sign.png", "messages": [POINT, ASK, ASK | {"user": "And where?"}]},
+    {"id": "text", "messages": [ASK]},
+)
+
+
+@pytest.fixture
+def examples(folder, write_records, tokenizer, data_config):
+    Image.effect_mandelbrot((300, 120), (-2, -1, 1, 1), 40).convert("RGB").save(folder / "sign.png")
+    dataset = open_dataset(str(write_records(*RECORDS)))
+    cfg = data_config(points_format="html-v2", prompts="templates", style_prefix="demo_or_style")
+    settings = DatasetConfig("", None, 1.0, None, 0.0)
+    rng = np.random.default_rng(0)
+    return [e for i in range(3) for e in describe(dataset.record(i), "d", settings, tokenizer, cfg, rng)]
+
+
+def test_a_packed_row_teaches_what_its_examples_teach_alone(examples, tokenizer):
+    total = [sum(getattr(e, name) for e in examples) for name in ("n_tokens", "n_crops", "n_pooled")]
+    shape = RowShape(total[0] + 5, total[1] + 1, total[2] + 3, shards=1)
+    mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        s = parameters.structure(small(vocab=151_936))
+        places = s.abstract(mesh)
+        params = {name: jax.device_put(a, places[name].sharding) for name, a in numbers(s.shapes).items()}
+
+        @jax.jit
+        def teach(row):
+            def loss(params):
+                sums = s.model(params).losses(row, RUN)
+                return sums.cross_entropy + 1e-4 * sums.z, sums.weight
+
+            return jax.value_and_grad(loss, has_aux=True)(params)
+
+        def of(*some):
+            row, failures = build_row(some, shape, tokenizer, 4.0)
+            assert failures == []
+            got = teach(sharding.put_rows({name: a[None] for name, a in row.items()}, mesh))
+            return jax.tree.map(np.asarray, got)
+
+        (loss, weight), grads = of(*examples)
+        alone = [of(example) for example in examples]
+    assert weight == pytest.approx(sum(w for (_, w), _ in alone), rel=1e-6)
+    assert loss == pytest.approx(sum(x for (x, _), _ in alone), rel=1e-5)
+    assert len({round(float(x), 3) for (x, _), _ in alone}) == 3  # three examples, not one three times
+    for name, g in grads.items():
+        parts = [one[name] for _, one in alone]
+        seen = [one[name[:-1] + "w"] for _, one in alone] if name in SILENT else parts
+        np.testing.assert_allclose(sum(parts), g, rtol=0, atol=2e-5 * max(np.abs(p).max() for p in seen), err_msg=name)
