@@ -39,7 +39,7 @@ class Example:
     dataset: str
     id: str
     where: str
-    visual: layout.VisualLayout
+    visual: layout.Layout
     media: tuple[VideoPlan | ImagePlan, ...]
     turns: tuple[tree.Turn, ...]
     dropped: int
@@ -140,7 +140,7 @@ class _Look:
     """What a row shows of the media: what to decode, the tokens that stand for it, and times of frames (s)."""
 
     plans: tuple
-    visual: layout.VisualLayout
+    visual: layout.Layout
     times: np.ndarray | None
     n_images: int
 
@@ -161,7 +161,17 @@ def _look(record: Record, where: str, cfg: DataConfig, max_crops: int, tok: Toke
     times = _times(record, cfg)
     # The sum may leave the clip by a rounding error, and there may be no frame there.
     plan = VideoPlan(medium.location, tuple(min(medium.start + float(time), medium.end) for time in times))
-    return _Look((plan,), layout.video_layout(times, record.subtitles, tok, cfg), times, 0)
+    visual = layout.video_layout(
+        times,
+        tok,
+        frame_tokens=cfg.frame_tokens,
+        image_groups=cfg.image_groups,
+        timestamps=cfg.timestamps,
+        subtitles=record.subtitles,
+        show_subtitles=cfg.subtitles,
+        max_subtitle_tokens=cfg.max_subtitle_tokens,
+    )
+    return _Look((plan,), visual, times, 0)
 
 
 def _times(record: Record, cfg: DataConfig) -> np.ndarray | None:

@@ -2,16 +2,22 @@
 
     image   <low_res_im_start> 196 x <im_patch> <im_end>  <im_start> (W x <im_patch> <im_col>) x H <im_end>
     images  "Image 1" <low_res_im_start> ... <im_end>  "Image 2" <low_res_im_start> ... <im_end> ...
-    video   "0.0 " <im_start> 81 x <im_patch> <im_end>  " 0.5 " <im_start> 81 x <im_patch> <im_end> ...
+    video   "0.0 " <im_start> 81 x <im_patch> <im_end>  " 0.5 " <im_start> 81 x <im_patch> <im_end> ...  subtitles
 
-Each <im_patch> is a slot to which one pooled visual feature is added. Timestamps and names of images are text and not
-visual: they are seen causally, while visual tokens of one image group see each other in both directions. Source: the
-released processors of arXiv 2601.10611 (columns in the grid but not in the overview, a start token of the overview's
-own, frames wrapped).
+Each <im_patch> is a slot to which one pooled visual feature is added. Timestamps, names of images and subtitles are
+text and not visual: they are seen causally, while visual tokens of one image group see each other in both directions.
+Source: the released processors of arXiv 2601.10611 (columns in the grid but not in the overview, a start token of the
+overview's own, frames wrapped).
+
+A layout is small, whatever it stands for: a packer that holds hundreds of videos needs their lengths, not 11,000 tokens
+of each. `tokens(tok)` writes them out.
 """
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -19,8 +25,16 @@ from molmo2_jax.data import image as image_lib
 from molmo2_jax.text.tokenizer import Tokenizer
 
 FRAME_TOKENS = {"im": ("<im_start>", "<im_end>"), "frame": ("<frame_start>", "<frame_end>")}
-FRAME_SLOTS = 81  # visual tokens of one frame: 27 x 27 patches pooled 3 x 3
 IMAGE_GROUPS = ("example", "frame")
+TIMESTAMPS = {  # text before a frame, from its time (s), its number (from 0) and whether it is the first
+    # The space belongs in front of every timestamp but the first, as the released models saw it.
+    "per-frame-compact": lambda time, number: f"{time:.1f} " if number == 0 else f" {time:.1f} ",
+    "per-frame": lambda time, number: f"time {time:.2f}",
+    "numbered-frames": lambda time, number: f"{number + 1}:",
+    "none": lambda time, number: "",
+}
+SUBTITLES = ("frame_1", "all", "ignore")
+NEAR = 1.0  # s; a subtitle is shown by "frame_1" if a frame is sampled as near to it
 VISUAL = (  # tokens that belong to images and are never text, never a target of the loss
     "<im_start>",
     "<im_end>",
@@ -31,6 +45,8 @@ VISUAL = (  # tokens that belong to images and are never text, never a target of
     "<frame_start>",
     "<frame_end>",
 )
+
+Subtitles = Sequence[tuple[float, float, str]] | str | None  # (start, end, text) in the clip's time, or a text as it is
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,91 +63,171 @@ class VisualTokens:
     image_group: np.ndarray
 
 
-def no_visual_tokens() -> VisualTokens:
-    """The visual tokens of a text-only example: none."""
-    return _assemble([], [], patch=-1)
+class Layout(Protocol):
+    """Visual tokens before they are written out. `left_out`: lines of subtitles that found no room."""
+
+    left_out: int
+
+    @property
+    def n_tokens(self) -> int: ...
+
+    def tokens(self, tok: Tokenizer) -> VisualTokens: ...
 
 
-def image_tokens(tiling: image_lib.Tiling, tok: Tokenizer) -> VisualTokens:
-    """An image: its overview and its stitched grid of crops are one image, hence one group. 2x2 crops: 752 tokens."""
-    patch, end = tok.special("<im_patch>"), tok.special("<im_end>")
-    (low_rows, low_columns), (rows, columns) = image_lib.image_grid(tiling)
-    tokens = [tok.special("<low_res_im_start>"), *[patch] * (low_rows * low_columns), end]
-    tokens += [tok.special("<im_start>"), *([patch] * columns + [tok.special("<im_col>")]) * rows, end]
-    return _assemble(tokens, [1] * len(tokens), patch)
+@dataclasses.dataclass(frozen=True)
+class NoVisual:
+    """The layout of a text-only example."""
+
+    left_out = 0
+    n_tokens = 0
+
+    def tokens(self, tok: Tokenizer) -> VisualTokens:
+        return _assemble([], [], patch=-1)
 
 
-def images_tokens(tilings: Sequence[image_lib.Tiling], tok: Tokenizer, image_groups: str) -> VisualTokens:
+@dataclasses.dataclass(frozen=True)
+class ImagesLayout:
     """Images one after the other, each after its name where there are several. Two of one crop: 2 x (3 + 410) tokens.
 
-    `image_groups`: "example" lets all of them see each other, "frame" only the overview and the grid of one image.
+    An image's overview and its stitched grid of crops are one image, hence one group. `image_groups`: "example" lets
+    all images see each other, "frame" only the overview and the grid of one.
     """
-    _check_groups(image_groups)
-    tokens: list[int] = []
-    groups: list[int] = []
-    for number, tiling in enumerate(tilings, start=1):
-        name = tok.encode(f"Image {number}") if len(tilings) > 1 else []
-        image = image_tokens(tiling, tok).tokens.tolist()
-        tokens += name + image
-        groups += [0] * len(name) + [number if image_groups == "frame" else 1] * len(image)
-    return _assemble(tokens, groups, tok.special("<im_patch>"))
+
+    tilings: tuple[image_lib.Tiling, ...]
+    names: tuple[tuple[int, ...], ...]
+    image_groups: str
+    left_out = 0
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(map(len, self.names)) + sum(map(image_length, self.tilings))
+
+    def tokens(self, tok: Tokenizer) -> VisualTokens:
+        tokens: list[int] = []
+        groups: list[int] = []
+        for number, (tiling, name) in enumerate(zip(self.tilings, self.names, strict=True), start=1):
+            image = _image(tiling, tok)
+            tokens += [*name, *image]
+            groups += [0] * len(name) + [number if self.image_groups == "frame" else 1] * len(image)
+        return _assemble(tokens, groups, tok.special("<im_patch>"))
 
 
-def video_tokens(times: Sequence[float], tok: Tokenizer, frame_tokens: str, image_groups: str) -> VisualTokens:
-    """A video of frames at `times`, in seconds since the clip's start. 21 frames of a 10 s clip: 1,848 tokens.
+@dataclasses.dataclass(frozen=True)
+class VideoLayout:
+    """Frames, each after its timestamp and wrapped by tokens, then subtitles. 21 frames of a 10 s clip: 1,848 tokens.
 
-    `frame_tokens` ("im", "frame") picks what wraps a frame. `image_groups`: "example" lets all frames see each other,
-    "frame" only the patches of one frame.
+    `image_groups`: "example" lets all frames see each other, "frame" only the patches of one frame.
     """
-    _check_groups(image_groups)
-    if frame_tokens not in FRAME_TOKENS:
-        raise ValueError(f"frame_tokens is {frame_tokens!r}, not one of {tuple(FRAME_TOKENS)}")
-    start, end = (tok.special(name) for name in FRAME_TOKENS[frame_tokens])
-    patch = tok.special("<im_patch>")
-    frame = [start, *[patch] * FRAME_SLOTS, end]
-    tokens: list[int] = []
-    groups: list[int] = []
-    for index, time in enumerate(times):
-        # The space belongs in front of every timestamp but the first, as the released models saw it.
-        stamp = tok.encode(f"{time:.1f} " if index == 0 else f" {time:.1f} ")
-        tokens += stamp + frame
-        groups += [0] * len(stamp) + [index + 1 if image_groups == "frame" else 1] * len(frame)
-    return _assemble(tokens, groups, patch)
+
+    stamps: tuple[tuple[int, ...], ...]
+    frame_tokens: str
+    image_groups: str
+    subtitles: tuple[int, ...]
+    left_out: int
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(map(len, self.stamps)) + (image_lib.FRAME_SLOTS + 2) * len(self.stamps) + len(self.subtitles)
+
+    def tokens(self, tok: Tokenizer) -> VisualTokens:
+        start, end = (tok.special(name) for name in FRAME_TOKENS[self.frame_tokens])
+        patch = tok.special("<im_patch>")
+        frame = [start, *[patch] * image_lib.FRAME_SLOTS, end]
+        tokens: list[int] = []
+        groups: list[int] = []
+        for number, stamp in enumerate(self.stamps, start=1):
+            tokens += [*stamp, *frame]
+            groups += [0] * len(stamp) + [number if self.image_groups == "frame" else 1] * len(frame)
+        groups += [0] * len(self.subtitles)
+        return _assemble([*tokens, *self.subtitles], groups, patch)
 
 
-def _check_groups(image_groups: str) -> None:
-    if image_groups not in IMAGE_GROUPS:
-        raise ValueError(f"image_groups is {image_groups!r}, not one of {IMAGE_GROUPS}")
+def images_layout(tilings: Sequence[image_lib.Tiling], tok: Tokenizer, image_groups: str) -> ImagesLayout:
+    """The layout of images cut into `tilings`."""
+    _check("image_groups", image_groups, IMAGE_GROUPS)
+    names = [_encode(tok, f"Image {number}") if len(tilings) > 1 else () for number in range(1, len(tilings) + 1)]
+    return ImagesLayout(tuple(tilings), tuple(names), image_groups)
+
+
+def video_layout(
+    times: Sequence[float],
+    tok: Tokenizer,
+    *,
+    frame_tokens: str,
+    image_groups: str,
+    timestamps: str,
+    subtitles: Subtitles = None,
+    show_subtitles: str = "ignore",
+    max_subtitle_tokens: int | None = None,
+) -> VideoLayout:
+    """The layout of a video of frames at `times`, in seconds since the clip's start.
+
+    `frame_tokens` ("im", "frame") picks what wraps a frame, `timestamps` is a key of TIMESTAMPS. `show_subtitles`:
+    "frame_1" shows lines within a second of a frame, "all" every line, "ignore" none; lines from the first that has no
+    room in `max_subtitle_tokens` on are left out and counted.
+    """
+    _check("image_groups", image_groups, IMAGE_GROUPS)
+    _check("frame_tokens", frame_tokens, FRAME_TOKENS)
+    _check("timestamps", timestamps, TIMESTAMPS)
+    _check("subtitles", show_subtitles, SUBTITLES)
+    stamps = tuple(_encode(tok, TIMESTAMPS[timestamps](time, number)) for number, time in enumerate(times))
+    lines = [] if show_subtitles == "ignore" else _lines(subtitles, times if show_subtitles == "frame_1" else None)
+    said, left_out = _said(lines, tok, max_subtitle_tokens)
+    return VideoLayout(stamps, frame_tokens, image_groups, said, left_out)
+
+
+def image_length(tiling: image_lib.Tiling) -> int:
+    """Tokens of one image: (2, 2) -> 752."""
+    (low_rows, low_columns), (rows, columns) = image_lib.image_grid(tiling)
+    return low_rows * low_columns + 2 + rows * (columns + 1) + 2
+
+
+def _image(tiling: image_lib.Tiling, tok: Tokenizer) -> list[int]:
+    patch, end = tok.special("<im_patch>"), tok.special("<im_end>")
+    (low_rows, low_columns), (rows, columns) = image_lib.image_grid(tiling)
+    line = [patch] * columns + [tok.special("<im_col>")]
+    overview = [tok.special("<low_res_im_start>"), *[patch] * (low_rows * low_columns), end]
+    return [*overview, tok.special("<im_start>"), *line * rows, end]
+
+
+def _lines(subtitles: Subtitles, near: Sequence[float] | None) -> list[str]:
+    """The lines to show, each with its line end; of timed ones those near the times `near`, all if that is None."""
+    if subtitles is None:
+        return []
+    if isinstance(subtitles, str):
+        return subtitles.splitlines(keepends=True)
+    times = None if near is None else np.asarray(near)
+    return [
+        f"{start:.1f} - {end:.1f} {text}\n"
+        for start, end, text in subtitles
+        if times is None or ((start - NEAR <= times) & (times <= end + NEAR)).any()
+    ]
+
+
+def _said(lines: Sequence[str], tok: Tokenizer, most: int | None) -> tuple[tuple[int, ...], int]:
+    """Tokens of as many lines as have room, and how many have not."""
+    if not lines:
+        return (), 0
+    kept = len(lines)
+    if most is not None:
+        ends = itertools.accumulate(len(tok.encode(line)) for line in lines)
+        room = most - len(tok.encode("subtitle\n"))
+        kept = sum(1 for end in ends if end <= room)
+    said = tuple(tok.encode("subtitle\n" + "".join(lines[:kept]))) if kept else ()
+    return said, len(lines) - kept
+
+
+@functools.lru_cache(maxsize=65_536)
+def _encode(tok: Tokenizer, text: str) -> tuple[int, ...]:
+    # Most timestamps come again in every video.
+    return tuple(tok.encode(text))
+
+
+def _check(key: str, value: str, known) -> None:
+    if value not in known:
+        raise ValueError(f"{key} is {value!r}, not one of {tuple(known)}")
 
 
 def _assemble(tokens: list[int], groups: list[int], patch: int) -> VisualTokens:
     array = np.array(tokens, np.int32)
     return VisualTokens(array, np.flatnonzero(array == patch).astype(np.int32), np.array(groups, np.int32))
-
-
-class VisualLayout:
-    """STANDIN."""
-
-    left_out = 0
-
-    def __init__(self, visual):
-        self._visual = visual
-
-    @property
-    def n_tokens(self):
-        return len(self._visual.tokens)
-
-    def tokens(self, tok):
-        return self._visual
-
-
-def NoVisual():
-    return VisualLayout(no_visual_tokens())
-
-
-def images_layout(tilings, tok, groups):
-    return VisualLayout(images_tokens(tilings, tok, groups))
-
-
-def video_layout(times, subtitles, tok, cfg):
-    return VisualLayout(video_tokens(times, tok, cfg.frame_tokens, cfg.image_groups))

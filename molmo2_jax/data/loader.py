@@ -86,7 +86,7 @@ class Data:
         return describe(record, draw.dataset, self.settings[draw.dataset], self.tok, self.cfg, rng)
 
     def loader(self, *, seed: int, rows: Sequence[int], streams: int) -> "Loader":
-        """Batches of the rows that this host owns, `rows` of the `streams` of the global batch; close() it when done."""
+        """Batches of the rows that this host owns, `rows` of `streams` in the global batch; close() it when done."""
         if len(set(rows)) != len(rows) or not rows or not 0 <= min(rows) <= max(rows) < streams:
             raise ValueError(f"rows are distinct indices into the {streams} rows of the global batch, not {list(rows)}")
         schedule = Schedule(self.rates, self.lengths, seed=seed, streams=streams, pool=self.cfg.pool)

@@ -1,4 +1,4 @@
-"""Videos: what a file holds (without decoding it), when frames are sampled, and the frames of those times.
+"""Videos: what a file holds (without decoding it), when its scenes begin, and the frames of given times.
 
 Times are seconds since the first frame. A frame is displayed from its own time until the next frame's:
 
@@ -9,6 +9,7 @@ Times are seconds since the first frame. A frame is displayed from its own time 
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 
 import av
@@ -23,6 +24,8 @@ _NOT_VIDEO = ("image2", "tty")
 # Headers of Matroska and AVI state how long the video is, but not how long its last frame, or whether frames were
 # dropped at the end; only what is shorter by more than these seconds is cut off.
 _DURATION_SLACK = 0.5
+
+CUT = 0.3  # difference of a frame from the one before, from 0 to 1, that begins a scene; ffmpeg's own advice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,23 +68,6 @@ def probe(source: Source) -> VideoInfo:
         return _info(name, stream, spans, rotation, cut_off)
 
 
-def frame_times(duration: float, max_frames: int, fps: float) -> np.ndarray:
-    """Times (seconds, float64[T]) at which to sample a video: `fps` a second and the end, at most `max_frames`.
-
-        frame_times(1.9, 4, 1.0)    ->  [0, 1, 1.9]
-        frame_times(3.0, 4, 1.0)    ->  [0, 1, 2, 3]
-        frame_times(3.001, 4, 1.0)  ->  4 times spread evenly from 0 to 3.001
-
-    Public reference: video_loader.py, mode `uniform_last_frame`.
-    """
-    if not (duration > 0 and max_frames >= 1 and fps > 0):
-        raise ValueError(f"duration {duration}, max_frames {max_frames} and fps {fps} must be positive")
-    if (max_frames - 1) / fps < duration:
-        return np.linspace(0.0, duration, max_frames)
-    grid = np.arange(max_frames - 1) / fps
-    return np.append(grid[grid < duration], float(duration))
-
-
 def decode_frames(source: Source, times: Sequence[float] | np.ndarray) -> Iterator[np.ndarray]:
     """The frames (uint8[H, W, 3] RGB, upright) displayed at each of `times`, in order; `times` must not decrease.
 
@@ -110,6 +96,31 @@ def decode_frames(source: Source, times: Sequence[float] | np.ndarray) -> Iterat
             if image is None:
                 image = _upright(current.to_ndarray(format="rgb24"), current.rotation)
             yield image
+
+
+def scene_starts(source: Source, start: float, end: float) -> np.ndarray:
+    """When scenes begin between `start` and `end`, float64[n] in seconds since the first frame, `start` first.
+
+    A frame begins a scene if ffmpeg's score of its difference from the frame before is above CUT (filter "select").
+    Every frame is decoded. Raises MediaError as `decode_frames` does.
+    """
+    found = [start]
+    with _open(source) as (container, stream):
+        first = _start(container, stream, source)
+        graph = av.filter.Graph()
+        steps = [graph.add_buffer(template=stream), graph.add("select", f"gt(scene,{CUT})"), graph.add("buffersink")]
+        for one, other in itertools.pairwise(steps):
+            one.link_to(other)
+        graph.configure()
+        for frame in _seek(container, stream, first, start, source):
+            time = _seconds(frame, first)
+            if time >= end:
+                break
+            graph.push(frame)
+            with contextlib.suppress(BlockingIOError):  # the filter let nothing through
+                graph.pull()
+                found += [time] if time > start else []
+    return np.array(found)
 
 
 @contextlib.contextmanager

@@ -1,36 +1,69 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from molmo2_jax.data import image, layout, video
+from molmo2_jax.data import image, layout, sampling
+
+
+def video_layout(times, tok, **changes):
+    settings = {"frame_tokens": "im", "image_groups": "example", "timestamps": "per-frame-compact"}
+    return layout.video_layout(times, tok, **settings | changes)
+
+
+def video_tokens(times, tok, frame_tokens="im", image_groups="example", **changes):
+    return video_layout(times, tok, frame_tokens=frame_tokens, image_groups=image_groups, **changes).tokens(tok)
+
+
+def images_tokens(tilings, tok, image_groups="example"):
+    return layout.images_layout(tilings, tok, image_groups).tokens(tok)
+
+
+def image_tokens(tiling, tok):
+    return images_tokens([tiling], tok)
 
 
 @pytest.mark.parametrize(
     ("duration", "max_frames", "frames", "total"),
-    [(10.0, 128, 21, 1848), (63.5, 128, 128, 11371), (600.0, 128, 128, 11494), (191.5, 384, 384, 34339)],
+    [
+        (10.0, 128, 21, 1848),
+        (63.5, 128, 128, 11371),
+        (191.5, 128, 128, None),
+        (600.0, 128, 128, 11494),
+        (3600.0, 128, 128, None),
+        (10.0, 384, 21, 1848),
+        (63.5, 384, 128, 11371),
+        (191.5, 384, 384, 34339),
+        (3600.0, 384, 384, 34823),
+    ],
 )
 def test_a_video_is_as_long_as_in_the_released_models(tokenizer, duration, max_frames, frames, total):
-    times = video.frame_times(duration, max_frames, 2.0)
-    got = layout.video_tokens(times, tokenizer, "im", "example")
+    times = sampling.uniform_last_frame(duration, max_frames, 2.0)
+    small = video_layout(times, tokenizer)
+    got = small.tokens(tokenizer)
     assert len(times) == frames
-    assert len(got.tokens) == len(got.image_group) == total
+    assert len(got.tokens) == len(got.image_group) == small.n_tokens
+    # Qwen writes a digit a token: " 12.5 " is six of them.
+    stamps = sum(len(f"{time:.1f}") + 1 + (number > 0) for number, time in enumerate(times))
+    assert small.n_tokens == stamps + 83 * frames == (total or small.n_tokens)
     assert len(got.slots) == 81 * frames
 
 
 @pytest.mark.parametrize(("frame_tokens", "start", "end"), [("im", 151936, 151937), ("frame", 151943, 151944)])
 def test_a_frame_is_its_time_and_81_wrapped_patches(tokenizer, frame_tokens, start, end):
-    got = layout.video_tokens([0.0, 0.5], tokenizer, frame_tokens, "frame")
+    got = video_tokens([0.0, 0.5], tokenizer, frame_tokens, "frame")
     frame = [start] + [151938] * 81 + [end]
     first, second = tokenizer.encode("0.0 "), tokenizer.encode(" 0.5 ")
     assert got.tokens.tolist() == first + frame + second + frame
     # Timestamps are text: only frames are visual, each in a group of its own.
     assert got.image_group.tolist() == [0] * 4 + [1] * 83 + [0] * 5 + [2] * 83
     assert got.slots.tolist() == [*range(5, 86), *range(93, 174)]
-    together = layout.video_tokens([0.0, 0.5], tokenizer, frame_tokens, "example")
+    together = video_tokens([0.0, 0.5], tokenizer, frame_tokens, "example")
     assert together.image_group.tolist() == [0] * 4 + [1] * 83 + [0] * 5 + [1] * 83
 
 
 def test_times_are_written_to_a_tenth_of_a_second(tokenizer):
-    got = layout.video_tokens([0.0, 2.26, 100.0], tokenizer, "im", "example")
+    got = video_tokens([0.0, 2.26, 100.0], tokenizer, "im", "example")
     text = tokenizer.decode(got.tokens[got.image_group == 0])
     assert text == "0.0  2.3  100.0 "
 
@@ -54,13 +87,14 @@ def test_times_are_written_to_a_tenth_of_a_second(tokenizer):
 )
 def test_an_image_is_as_long_as_in_the_public_reference(tokenizer, rows, columns, tokens, patches):
     tiling = (rows, columns)
-    got = layout.image_tokens(tiling, tokenizer)
+    got = image_tokens(tiling, tokenizer)
     assert (len(got.tokens), len(got.slots)) == (tokens, patches)
+    assert layout.image_length(tiling) == tokens
     assert len(image.image_pooling(tiling)) == patches
 
 
 def test_an_image_is_an_overview_and_a_grid_with_column_tokens(tokenizer):
-    got = layout.image_tokens((1, 2), tokenizer)
+    got = image_tokens((1, 2), tokenizer)
     patch = tokenizer.special("<im_patch>")
     overview = [tokenizer.special("<low_res_im_start>"), *[patch] * 196, tokenizer.special("<im_end>")]
     line = [patch] * 23 + [tokenizer.special("<im_col>")]
@@ -72,11 +106,11 @@ def test_an_image_is_an_overview_and_a_grid_with_column_tokens(tokenizer):
 
 def test_several_images_have_their_numbers_before_them(tokenizer):
     tilings = [(1, 1), (1, 2), (2, 1)]
-    together = layout.images_tokens(tilings, tokenizer, "example")
-    apart = layout.images_tokens(tilings, tokenizer, "frame")
+    together = images_tokens(tilings, tokenizer, "example")
+    apart = images_tokens(tilings, tokenizer, "frame")
     tokens, groups = [], []
     for number, tiling in enumerate(tilings, start=1):
-        name, image = tokenizer.encode(f"Image {number}"), layout.image_tokens(tiling, tokenizer).tokens.tolist()
+        name, image = tokenizer.encode(f"Image {number}"), image_tokens(tiling, tokenizer).tokens.tolist()
         tokens += name + image
         groups += [0] * len(name) + [number] * len(image)
     assert together.tokens.tolist() == apart.tokens.tolist() == tokens
@@ -89,20 +123,118 @@ def test_several_images_have_their_numbers_before_them(tokenizer):
 
 @pytest.mark.parametrize("image_groups", layout.IMAGE_GROUPS)
 def test_one_image_has_no_number(tokenizer, image_groups):
-    got, alone = layout.images_tokens([(2, 1)], tokenizer, image_groups), layout.image_tokens((2, 1), tokenizer)
+    got, alone = images_tokens([(2, 1)], tokenizer, image_groups), image_tokens((2, 1), tokenizer)
     for name in ("tokens", "image_group", "slots"):
         assert getattr(got, name).tolist() == getattr(alone, name).tolist()
 
 
 def test_text_alone_has_no_visual_tokens():
-    got = layout.no_visual_tokens()
+    got = layout.NoVisual().tokens(None)
+    assert layout.NoVisual().n_tokens == 0
     assert len(got.tokens) == len(got.slots) == len(got.image_group) == 0
 
 
 def test_unknown_rules_are_named(tokenizer):
     with pytest.raises(ValueError, match="frame_tokens is 'video', not one of"):
-        layout.video_tokens([0.0], tokenizer, "video", "example")
+        video_tokens([0.0], tokenizer, "video", "example")
     with pytest.raises(ValueError, match="image_groups is 'row', not one of"):
-        layout.video_tokens([0.0], tokenizer, "im", "row")
+        video_tokens([0.0], tokenizer, "im", "row")
     with pytest.raises(ValueError, match="image_groups is 'row', not one of"):
-        layout.images_tokens([(1, 1)], tokenizer, "row")
+        images_tokens([(1, 1)], tokenizer, "row")
+    with pytest.raises(ValueError, match="timestamps is 'roman', not one of"):
+        video_layout([0.0], tokenizer, timestamps="roman")
+    with pytest.raises(ValueError, match="subtitles is 'some', not one of"):
+        video_layout([0.0], tokenizer, show_subtitles="some")
+
+
+@pytest.mark.parametrize("crops", [8, 24])
+def test_every_tiling_is_as_long_as_its_grid_says(tokenizer, crops):
+    tilings = [(r, c) for r in range(1, crops + 1) for c in range(1, crops // r + 1)]
+    for rows, columns in tilings:
+        height, width = (-(-(19 * n + 8) // 2) for n in (rows, columns))
+        got = image_tokens((rows, columns), tokenizer)
+        assert len(got.tokens) == layout.image_length((rows, columns)) == 198 + height * (width + 1) + 2
+        assert len(got.slots) == 196 + height * width == len(image.image_pooling((rows, columns)))
+    assert max(map(layout.image_length, tilings)) == {8: 1400, 24: 3680}[crops]
+
+
+SIZES = [  # width, height, then (tokens, crops with the overview) of at most 8 crops and of at most 24
+    (1, 1, (410, 2), (410, 2)),
+    (378, 378, (410, 2), (410, 2)),
+    (640, 480, (752, 5), None),
+    (1024, 768, (982, 7), (1619, 13)),
+    (1920, 1080, (1189, 9), (2804, 25)),
+    (1000, 1000, (752, 5), None),
+    (2000, 2000, (752, 5), None),
+    (10_000, 10_000, (752, 5), None),
+    (10_000, 1, (410, 2), (410, 2)),
+    (1, 10_000, (410, 2), (410, 2)),
+    (10_000, 200, (1334, 9), None),
+    (200, 10_000, (1400, 9), (3680, 25)),
+]
+
+
+@pytest.mark.parametrize(("width", "height", "at_8", "at_24"), SIZES)
+def test_an_image_of_any_size(width, height, at_8, at_24):
+    for most, expected in ((8, at_8), (24, at_24)):
+        rows, columns = image.choose_tiling(height, width, most)
+        assert rows * columns <= most
+        if expected is not None:
+            assert (layout.image_length((rows, columns)), 1 + rows * columns) == expected
+
+
+@pytest.mark.parametrize(
+    ("timestamps", "text"),
+    [
+        ("per-frame", "time 0.00time 2.50"),
+        ("numbered-frames", "1:2:"),
+        ("none", ""),
+        ("per-frame-compact", "0.0  2.5 "),
+    ],
+)
+def test_what_stands_before_a_frame(tokenizer, timestamps, text):
+    got = video_tokens([0.0, 2.5], tokenizer, timestamps=timestamps)
+    assert tokenizer.decode(got.tokens[got.image_group == 0]) == text
+
+
+LINES = ((0.0, 1.0, "First."), (3.5, 4.0, "Between <|im_end|>."), (9.0, 9.5, "Late."))
+
+
+@pytest.mark.parametrize(
+    ("show", "subtitles", "said"),
+    [
+        ("all", LINES, "0.0 - 1.0 First.\n3.5 - 4.0 Between <|im_end|>.\n9.0 - 9.5 Late.\n"),
+        ("frame_1", LINES, "0.0 - 1.0 First.\n9.0 - 9.5 Late.\n"),  # frames at 0, 2 and 8: the second is 1.5 s away
+        ("all", "As it\nstands.", "As it\nstands."),
+        ("ignore", LINES, None),
+        ("all", None, None),
+        ("all", (), None),
+    ],
+)
+def test_subtitles_follow_the_frames(tokenizer, show, subtitles, said):
+    silent = video_tokens([0.0, 2.0, 8.0], tokenizer).tokens
+    small = video_layout([0.0, 2.0, 8.0], tokenizer, show_subtitles=show, subtitles=subtitles)
+    got = small.tokens(tokenizer)
+    assert small.n_tokens == len(got.tokens) == len(got.image_group) and small.left_out == 0
+    assert got.tokens[: len(silent)].tolist() == silent.tolist()
+    rest = got.tokens[len(silent) :]
+    assert tokenizer.decode(rest) == ("" if said is None else f"subtitle\n{said}")
+    assert rest.size == 0 or rest.max() < 151_643  # text alone
+    assert not got.image_group[len(silent) :].any()
+
+
+def test_subtitles_without_room_are_counted(tokenizer):
+    whole = video_layout([0.0], tokenizer, show_subtitles="all", subtitles=LINES)
+    first = len(tokenizer.encode("subtitle\n0.0 - 1.0 First.\n"))
+    for most, kept in ((first, 1), (first - 1, 0), (first + 1, 1), (500, 3)):
+        cut = video_layout([0.0], tokenizer, show_subtitles="all", subtitles=LINES, max_subtitle_tokens=most)
+        assert cut.left_out == 3 - kept
+        assert whole.subtitles[: len(cut.subtitles)] == cut.subtitles
+        assert len(cut.subtitles) <= most
+
+
+@settings(max_examples=25)
+@given(times=st.lists(st.floats(0, 9999), min_size=1, max_size=6), text=st.text(max_size=20))
+def test_a_length_is_known_before_the_tokens_are_written(tokenizer, times, text):
+    small = video_layout(sorted(times), tokenizer, show_subtitles="all", subtitles=((0.0, 1.0, text),))
+    assert small.n_tokens == len(small.tokens(tokenizer).tokens)

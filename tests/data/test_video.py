@@ -6,13 +6,11 @@ import wave
 import av
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from molmo2_jax.data import video
 from molmo2_jax.data.failure import MediaError
-from molmo2_jax.data.video import VideoInfo, decode_frames, frame_times, probe
+from molmo2_jax.data.video import VideoInfo, decode_frames, probe
 from tests.data.videos import BIKES, WHOLE, copy, draw, grays
 
 
@@ -127,55 +125,6 @@ def test_empty_file(tmp_path):
 def test_no_frames(tmp_path, name):
     with pytest.raises(MediaError, match=rf"{name}: "):
         probe(copy(tmp_path / name, packets=0))
-
-
-# Times
-
-
-@pytest.mark.parametrize(
-    "duration, expected",
-    [
-        (1.9, [0, 1, 1.9]),
-        (3.0, [0, 1, 2, 3]),
-        (3.001, [0, 3.001 / 3, 2 * 3.001 / 3, 3.001]),
-        (0.5, [0, 0.5]),
-        (1.0, [0, 1]),
-        (300.0, [0, 100, 200, 300]),
-    ],
-)
-def test_frame_times(duration, expected):
-    times = frame_times(duration, 4, 1.0)
-    assert times.dtype == np.float64
-    np.testing.assert_allclose(times, expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "duration, max_frames, count", [(10, 128, 21), (63.5, 128, 128), (600, 128, 128), (191.5, 384, 384)]
-)
-def test_numbers_of_frames_in_the_recipe(duration, max_frames, count):
-    assert len(frame_times(duration, max_frames, 2.0)) == count
-
-
-def test_one_frame_is_the_first():
-    assert frame_times(5.0, 1, 2.0).tolist() == [0.0]
-
-
-@given(st.floats(0.01, 5000), st.integers(2, 400), st.sampled_from([0.5, 1.0, 2.0, 3.0, 7.3, 30.0]))
-def test_frame_times_are_few_ascending_and_end_at_the_end(duration, max_frames, fps):
-    times = frame_times(duration, max_frames, fps)
-    assert 2 <= len(times) <= max_frames
-    assert (times[0], times[-1]) == (0.0, duration)
-    assert (np.diff(times) > 0).all()
-    if (max_frames - 1) / fps >= duration:
-        assert np.diff(times).max() <= 1 / fps + 1e-9
-    else:
-        assert len(times) == max_frames
-
-
-@pytest.mark.parametrize("bad", [(0.0, 4, 1.0), (1.0, 0, 1.0), (1.0, 4, 0.0), (float("nan"), 4, 1.0)])
-def test_frame_times_of_nothing_raise(bad):
-    with pytest.raises(ValueError, match="must be positive"):
-        frame_times(*bad)
 
 
 # Frames
