@@ -105,14 +105,14 @@ def scene_starts(source: Source, start: float, end: float) -> np.ndarray:
     Every frame is decoded. Raises MediaError as `decode_frames` does.
     """
     found = [start]
-    with _open(source) as (container, stream):
-        first = _start(container, stream, source)
+    with _open(source) as (container, stream, name):
+        first = _start(container, stream, name)
         graph = av.filter.Graph()
         steps = [graph.add_buffer(template=stream), graph.add("select", f"gt(scene,{CUT})"), graph.add("buffersink")]
         for one, other in itertools.pairwise(steps):
             one.link_to(other)
         graph.configure()
-        for frame in _seek(container, stream, first, start, source):
+        for frame in _seek(container, stream, first, start, name):
             time = _seconds(frame, first)
             if time >= end:
                 break
