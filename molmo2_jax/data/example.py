@@ -130,9 +130,8 @@ def describe_prompt(text: str, media: Media, tok: Tokenizer, cfg: DataConfig) ->
 def first_turns(record: Record, cfg: DataConfig, rng: np.random.Generator) -> list[Written]:
     """What the user says and what was annotated, of the first message of every branch. Raises ExampleError."""
     times = _times(record, cfg)
-    return [
-        _write(message, tree.ROOT, times, len(record.media), cfg, rng) for message in tree.first(record.messages, rng)
-    ]
+    n_images = len(record.media) if times is None else 0
+    return [_write(message, tree.ROOT, times, n_images, cfg, rng) for message in tree.first(record.messages, rng)]
 
 
 @dataclasses.dataclass(frozen=True)

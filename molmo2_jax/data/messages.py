@@ -67,7 +67,10 @@ def read_messages(raw: object, what: str, scene: Scene, complaints: Complaints) 
         here = f"{what}[{index}]"
         if isinstance(entry, dict) and "any" in entry:
             if complaints.keys(entry, here, {"any"}, set()):
-                found.append(AnyOf(read_messages(entry["any"], f"{here}.any", scene, complaints)))
+                choices = read_messages(entry["any"], f"{here}.any", scene, complaints)
+                if any(isinstance(choice, AnyOf) for choice in choices):
+                    complaints(f"{here}.any chooses among choices")
+                found.append(AnyOf(choices))
         else:
             found.append(_message(entry, here, scene, complaints))
     return tuple(found)
@@ -134,14 +137,16 @@ def _choice(raw: dict, here: str, complaints: Complaints) -> Choice | None:
 
 def _answer(raw: dict, here: str, scene: Scene, complaints: Complaints) -> Answer | None:
     answer, what = raw["answer"], f"{here}.answer"
+    if "explanation" in raw and ("points" in raw or isinstance(answer, dict)):
+        complaints(f"{here} has an explanation, but no answer in words alone")
     if "points" in raw:
         return _inline(raw, here, scene, complaints)
     if isinstance(answer, dict) and "tracks" in answer:
         return _tracks(answer, what, scene, complaints)
     if isinstance(answer, dict):
-        style = raw["style"]
-        if style in STYLES and STYLES[style].points is None:
-            complaints(f"{what} points, but style {style!r} is answered in words")
+        style = STYLES.get(str(raw["style"]))
+        if style is not None and style.points is None:
+            complaints(f"{what} points, but style {raw['style']!r} is answered in words")
         return _points(answer, what, scene, complaints)
     texts = answer if isinstance(answer, list) else [answer]
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
@@ -207,7 +212,7 @@ def _tracks(raw: dict, what: str, scene: Scene, complaints: Complaints) -> Track
     if not complaints.keys(raw, what, {"label", "tracks", "fps"}, {"scale"}):
         return None
     label, fps = complaints.text(raw, "label", what), raw["fps"]
-    if type(fps) is not int or fps < 1:
+    if type(fps) is not int or not is_positive(fps):
         complaints(f"{what}.fps is a whole number of frames a second, not {fps!r}")
     if scene.kind != "video":
         complaints(f"{what} tracks, but the record has no video")

@@ -21,12 +21,15 @@ a text to be shown as it is. What messages say is data/messages.py.
 
 import dataclasses
 import json
+import re
 
 from molmo2_jax.data.annotations import AnyOf, Message
 from molmo2_jax.data.complaints import Complaints, RecordError, is_positive
 from molmo2_jax.data.failure import ExampleError
 from molmo2_jax.data.media import ImageMedium, Location, VideoMedium, open_image, open_video, video_medium
 from molmo2_jax.data.messages import Scene, read_messages
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # JSON's escape of half a character of more than 16 bits
 
 Subtitle = tuple[float, float, str]  # start, end (seconds since the clip's start), text
 
@@ -74,10 +77,12 @@ def _parse(line: bytes, complaints: Complaints) -> dict | None:
     """The JSON object of one line, or None after complaining."""
     try:
         raw = json.loads(line, object_pairs_hook=_no_double_keys)
+        if _HALF.search(line):
+            json.dumps(raw, ensure_ascii=False).encode()  # refuses one that has no other half
     except RecursionError:  # before ValueError's siblings: json reports depth this way
         complaints("messages nested too deeply to parse")
         return None
-    except ValueError as error:  # broken JSON, broken UTF-8 or a double key
+    except ValueError as error:  # broken JSON, broken UTF-8, half a character or a double key
         complaints(f"not a JSON object: {error}")
         return None
     if not isinstance(raw, dict):
@@ -123,8 +128,11 @@ def _facts(medium: object, what: str, names: tuple[str, ...], complaints: Compla
     bad = [name for name in names if not is_positive(medium[name])]
     for name in bad:
         complaints(f"{what}.{name} is not a number above 0: {medium[name]!r}")
+    parts = [name for name in names if name != "duration" and name not in bad and medium[name] != int(medium[name])]
+    for name in parts:
+        complaints(f"{what}.{name} is a whole number of pixels, not {medium[name]!r}")
     at = complaints.text(medium, "at", what)
-    return None if bad or at is None else (at, [medium[name] for name in names])
+    return None if bad or parts or at is None else (at, [medium[name] for name in names])
 
 
 def _image(medium: object, _: dict, root: str, complaints: Complaints) -> ImageMedium | None:
