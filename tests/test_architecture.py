@@ -143,8 +143,9 @@ def cycle_rule(root: pathlib.Path) -> list[str]:
 
 
 def experiment_rule(root: pathlib.Path) -> list[str]:
-    """A config can be read with nothing but ml_collections and its own `_base`."""
-    own = ("_base", "experiments._base")
+    """A config can be read with nothing but ml_collections, what experiments share and the stage before it."""
+    shared = ("_base", "_mixtures", "stage2_sft")
+    own = (*shared, *(f"experiments.{name}" for name in shared))
     return [
         f"{path}: an experiment may not import {name}"
         for path, tree, _ in sources(root, "experiments")

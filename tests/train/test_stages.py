@@ -1,0 +1,136 @@
+"""The three stages: their mixtures against the recipe's numbers, and all of them in small, one after the other."""
+
+import math
+
+import jax
+import pytest
+
+from molmo2_jax.data import mixture
+from molmo2_jax.train import checkpoint, loop
+from molmo2_jax.train.checks import check_values
+from molmo2_jax.train.config import read
+from tests.train.recipe import experiment
+
+STAGES = ("stage1_pretrain", "stage2_sft", "stage3_long_context")
+
+
+def stage(name, arg):
+    return read(experiment(name, arg).to_dict())
+
+
+@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize(("size", "preset"), [("4b", "molmo2_4b"), ("8b", "molmo2_8b"), ("o7b", "molmo2_o_7b")])
+def test_a_stage_is_read_for_every_size(name, size, preset):
+    c = stage(name, f"{size},data=/somewhere,from=/before")
+    check_values(c)
+    assert c.model.preset == preset and c.batch == 128
+    assert c.data.vision_shards == c.mesh["context"]
+    sources = [one.source for group in c.data.mixture.values() for one in group.datasets.values()]
+    assert all(source.startswith("/somewhere/") for source in sources)
+    wanted = {"stage1_pretrain": {"fresh"}, "stage2_sft": {"orbax:/before"}, "stage3_long_context": {"orbax:/before"}}
+    assert c.init_from["connector"].source in wanted[name]
+
+
+@pytest.mark.parametrize("arg", ["70b", "data=", "debug;4b", "size=4b", ""])
+def test_an_unknown_argument_is_named(arg):
+    with pytest.raises(ValueError, match="is none of 4b, 8b, o7b, debug"):
+        experiment("stage2_sft", arg)
+
+
+def rates_of(name, lengths=None):
+    groups = stage(name, "4b").data.mixture
+    names = [dataset for group in groups.values() for dataset in group.datasets]
+    return groups, mixture.shares(groups, {n: (lengths or {}).get(n) for n in names})
+
+
+def test_the_pretraining_groups_have_the_recipe_s_rates():
+    groups, shares = rates_of("stage1_pretrain")
+    assert {name: group.rate for name, group in groups.items()} == {"captions": 0.6, "pointing": 0.3, "text": 0.1}
+    assert shares["pixmo_cap_with_transcripts"] == pytest.approx(0.6, abs=1e-6)
+    assert shares["tulu4_max_2304"] == pytest.approx(0.1, abs=1e-6)
+
+
+def test_the_fine_tuning_groups_have_the_recipe_s_rates():
+    groups, shares = rates_of("stage2_sft")
+    total = sum(group.rate for group in groups.values())
+    percent = {name: 100 * group.rate / total for name, group in groups.items()}
+    assert percent == pytest.approx(
+        {
+            "demo": 13.64,
+            "video_academic": 18.18,
+            "image_academic": 22.73,
+            "tracking": 13.64,
+            "video_pointing": 13.64,
+            "image_pointing": 9.09,
+            "text": 9.05,
+            "hardcodes": 0.045,
+        },
+        abs=0.006,
+    )
+    assert {name: len(group.datasets) for name, group in groups.items()} == {
+        "demo": 6,
+        "video_academic": 34,
+        "image_academic": 32,
+        "tracking": 35,
+        "video_pointing": 4,
+        "image_pointing": 5,
+        "text": 1,
+        "hardcodes": 1,
+    }
+    known = {
+        "vixmo_points_minmax_0_5": 0.15 / 1.1 * 0.4,
+        "vixmo_points_minmax_6_25": 0.15 / 1.1 * 0.3,
+        "vixmo_points_minmax_26_60": 0.15 / 1.1 * 0.1,
+        "academic_points_clip_63s_2fps": 0.15 / 1.1 * 0.2,
+        "tulu4": 0.0995 / 1.1,
+        "molmo2_hardcodes": 0.0005 / 1.1,
+    }
+    assert {name: shares[name] for name in known} == pytest.approx(known, abs=1e-6)
+
+
+def test_sizes_that_become_known_give_the_other_rates():
+    groups = stage("stage2_sft", "4b").data.mixture
+    lengths = {name: 400 + 7 * i for i, name in enumerate(n for group in groups.values() for n in group.datasets)}
+    _, shares = rates_of("stage2_sft", lengths)
+    weights = {
+        "mevis_track": 0.4,
+        "burst_track": 0.05,
+        "vicas_ground": 0.2,
+        "burst_ground": 0.01,
+        "got10k_from_box": 0.2,
+    }
+    for name, weight in weights.items():
+        size = 30_000 if name.startswith("vicas") else lengths[name]
+        counted = weight / 1.11 * math.sqrt(size)
+        other = lengths["webuav_from_box"]
+        expected = counted / (0.2 / 1.11 * math.sqrt(other)) * shares["webuav_from_box"]
+        assert shares[name] == pytest.approx(expected, rel=1e-6)
+    captions, asked = "vixmo3_top_level_captions_min_3", "pixmo_ask_model_anything"
+    assert shares[captions] / shares[asked] == pytest.approx(1.5 * math.sqrt(lengths[captions] / lengths[asked]))
+    assert shares["pixmo_cap"] / shares[asked] == pytest.approx(math.sqrt(100_000 / lengths[asked]))
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_flat_weights_and_high_resolution_stand_where_the_recipe_has_them():
+    datasets = {n: d for group in stage("stage2_sft", "4b").data.mixture.values() for n, d in group.datasets.items()}
+    flat = {name: d.weight for name, d in datasets.items() if d.weight is not None}
+    assert flat.pop("vixmo3_top_level_captions_min_3") == 0.1
+    assert set(flat.values()) == {0.2} and len(flat) == 35 + 4 + 5
+    assert {d.high_res for name, d in datasets.items() if name.endswith("points_train")} == {0.3}
+    assert sum(d.high_res > 0 for d in datasets.values()) == 5
+
+
+def test_the_stages_run_in_small_each_from_the_one_before(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+    workdirs = [tmp_path / name for name in STAGES]
+    before = None
+    for name, workdir in zip(STAGES, workdirs, strict=True):
+        c = stage(name, "debug" if before is None else f"debug,from={before}")
+        state = loop.train(c, workdir)
+        err = capsys.readouterr().err
+        assert int(state.step) == 5
+        assert "datasets missing: not drawn" in err and "pixmo_points_train" in err
+        if before is not None:
+            assert str(before) in err  # said where its numbers come from
+        assert checkpoint.newest_step(workdir).name == "5"
+        before = workdir
