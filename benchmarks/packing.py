@@ -70,8 +70,8 @@ def measure(tokens: np.ndarray, crops: np.ndarray, max_tokens: int, max_crops: i
 def fine_tuning_stream(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Tokens and crops of examples like those of the fine-tuning mixture: on average 3,545 tokens and 34 crops.
 
-    16 % are text, 47 % images with crops by their size, 5 % sets of 2 to 5 images, the rest videos: shorter than a minute
-    at two frames a second, or 128 frames of something longer.
+    16 % are text, 47 % images with crops by their size, 5 % sets of 2 to 5 images, the rest videos: shorter than a
+    minute at two frames a second, or 128 frames of something longer.
     """
     tokens, crops = np.zeros(count, np.int64), np.zeros(count, np.int64)
     kinds = rng.choice(4, size=count, p=[0.16, 0.47, 0.05, 0.32])
