@@ -1,14 +1,17 @@
 """The page of `molmo2 inspect`: packed rows to look at, in one HTML file that needs nothing but a browser.
 
 A row is shown as it reaches the model: who sees whom as a picture, every token with its kind, weight and branch, every
-crop as it is cut, and the points that the answers name drawn where the numbers put them. Text of records is data: it is
-escaped wherever it stands and never becomes markup.
+crop as it is cut, and the points that the answers name drawn where the numbers put them.
+
+    page/page.html  with  TITLE  page.css  GRADIENT TABLES  DATA (JSON)  elements.js tokens.js player.js row.js page.js
+
+The data are lists and texts, which the script draws as texts: what a record says never becomes markup.
 """
 
 import base64
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -16,14 +19,18 @@ import numpy as np
 
 from molmo2_jax.data.schema import FIELDS
 from molmo2_jax.text.tokenizer import Tokenizer
-from molmo2_jax.tools import film, mask_picture
+from molmo2_jax.tools import film, mask_picture, token_stream
 from molmo2_jax.tools.branch_gradients import GradientTable
 from molmo2_jax.tools.compare import Answer
-from molmo2_jax.tools.row_view import Branch, ExampleView, read_row
-from molmo2_jax.tools.token_spans import TokenSpans
+from molmo2_jax.tools.row_view import ExampleView, crops_by_token, read_row
+from molmo2_jax.tools.thumbnails import thumbnails
 
 MASK_PIXELS = 768  # the mask's picture has at most this many pixels a side
-TEMPLATE = Path(__file__).with_name("inspect.html")
+UNKNOWN = "unknown"  # the dataset of examples that come without their names
+PAGE = Path(__file__).with_name("page")
+SCRIPTS = ("elements.js", "tokens.js", "player.js", "row.js", "page.js")  # each uses those before it
+
+Names = Sequence[Mapping[str, str | None]]  # of a row's examples, in order: "dataset", "id", "failed" (reason or None)
 
 
 def write_page(
@@ -32,24 +39,36 @@ def write_page(
     rows: Sequence[dict[str, np.ndarray]],
     tok: Tokenizer,
     title: str,
+    examples: Sequence[Names] = (),
     answers: Sequence[Answer] = (),
     gradients: Sequence[GradientTable] = (),
+    vision_shards: int = 1,
 ) -> None:
     """Write a self-contained page of packed rows and, if there are any, of generated answers beside annotated ones.
 
-    `rows`: arrays of data/schema.py without the batch dimension (see `unbatch`). An answer's points are drawn on the
-    views of the first example that holds its prompt. `gradients` holds a table for each of the rows, or for none. The
-    folder of `path` is made if need be.
+    `rows`: arrays of data/schema.py without the batch dimension (see `unbatch`), cut into `vision_shards`. `examples`
+    and `gradients` hold the names of each row's examples and a table of it, or nothing for any. An answer's points are
+    drawn on the views of the first example that holds its prompt. The folder of `path` is made if need be.
+
+    Raises ValueError, before anything is written, where a row is none a packer writes or names do not fit its examples.
     """
-    seen = [Seen.read(number, row, tok) for number, row in enumerate(rows)]
-    parts = [_answers(answers, seen, tok)] if answers else []
-    for one, table in zip(seen, gradients or [None] * len(seen), strict=True):
-        parts.append(_row(one, tok, "" if table is None else table.html()))
-    head, middle, tail = TEMPLATE.read_text(encoding="utf-8").split("<!--FILL-->")
-    page = head + escape(title) + middle + "".join(parts) + tail
+    data = page_data(rows, tok, examples, answers, vision_shards)
+    tables = "".join(
+        f'<div class="gradient-table" id="gradients-{number}">{table.html()}</div>'
+        for number, table in enumerate(gradients)
+    )
+    # "<" is the one character that could end the script element; JSON has another spelling for it.
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+    style, template = _read_part("page.css"), _read_part("page.html").split("<!--FILL-->")
+    fills = [escape(title), style, tables, text, "".join(map(_read_part, SCRIPTS)), ""]
+    page = "".join(part + fill for part, fill in zip(template, fills, strict=True))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8", errors="replace")
+
+
+def _read_part(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
 
 
 def unbatch(batch: dict) -> list[dict[str, np.ndarray]]:
@@ -59,22 +78,12 @@ def unbatch(batch: dict) -> list[dict[str, np.ndarray]]:
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """A row, what `row_view` reads in it, and a hue in degrees for every branch of every example."""
+    """A row and what `row_view` reads in it; `names` has one entry for each example."""
 
-    number: int
     row: dict[str, np.ndarray]
     examples: list[ExampleView]
-    hues: list[list[int]]
-
-    @classmethod
-    def read(cls, number: int, row: dict[str, np.ndarray], tok: Tokenizer) -> "Seen":
-        """Reads row `number` of the page. ValueError when its `visible_until` is none a packer writes."""
-        examples = read_row(row, tok)
-        hues, count = [], 0
-        for example in examples:
-            hues.append([int(200 + (count + b) * 137.5) % 360 for b in range(len(example.branches))])
-            count += len(example.branches)
-        return cls(number, row, examples, hues)
+    names: Names
+    crop_of: np.ndarray
 
     @property
     def length(self) -> int:
@@ -86,124 +95,116 @@ class Seen:
         """Tokens it holds."""
         return self.examples[-1].stop if self.examples else 0
 
-    def parts(self) -> list[tuple[int, Branch, int, str]]:
-        """(example, branch, hue, id in the page) of every branch of the row."""
-        return [
-            (e, part, self.hues[e][b], f"r{self.number}e{e}b{b}")
-            for e, example in enumerate(self.examples)
-            for b, part in enumerate(example.branches)
-        ]
+    def shown(self) -> list[int]:
+        """The crops that the page shows, each once."""
+        views = [view for example in self.examples for view in example.views]
+        return list(dict.fromkeys(c for view in views for c in (view.crop, *(tile.crop for tile in view.tiles))))
 
 
-def _row(seen: Seen, tok: Tokenizer, below: str) -> str:
-    """One row as a section: counts, fill, examples with their films and tokens, the mask, and what comes below."""
+def page_data(
+    rows: Sequence[dict[str, np.ndarray]],
+    tok: Tokenizer,
+    examples: Sequence[Names] = (),
+    answers: Sequence[Answer] = (),
+    vision_shards: int = 1,
+) -> dict:
+    """Everything that the page's script draws, as what JSON can hold; arguments as of `write_page`.
+
+    rows       see `row_data`
+    datasets   see `dataset_totals`
+    answers    see `film.answer_card`
+    vocabulary {id: text} of every token and target
+    pictures   data URIs; `crops` of a row maps crops to places in this list
+    side       pixels a side of the pictures, where a crop has 378
+    """
+    seen = [_seen(n, row, examples[n] if examples else None, tok, vision_shards) for n, row in enumerate(rows)]
+    pictures, side = thumbnails([one.row["crops"][c] for one in seen for c in one.shown()])
+    data, place = [], 0
+    for one in seen:
+        crops = {crop: place + n for n, crop in enumerate(one.shown())}
+        place += len(crops)
+        data.append(row_data(one, tok) | {"crops": crops})
+    used = np.concatenate([one.row[name][: one.used] for one in seen for name in ("tokens", "targets")])
+    return {
+        "rows": data,
+        "datasets": dataset_totals(seen),
+        "answers": _answers(answers, seen, tok),
+        "vocabulary": token_stream.vocabulary(used, tok),
+        "pictures": pictures,
+        "side": side,
+    }
+
+
+def _seen(number: int, row: dict[str, np.ndarray], names: Names | None, tok: Tokenizer, vision_shards: int) -> Seen:
+    found = read_row(row, tok, vision_shards)
+    if names is None:
+        names = [{"dataset": UNKNOWN, "id": None, "failed": None}] * len(found)
+    if len(names) != len(found):
+        raise ValueError(f"row {number} holds {len(found)} examples, but {len(names)} are named")
+    return Seen(row, found, names, crops_by_token(row, vision_shards))
+
+
+def row_data(seen: Seen, tok: Tokenizer) -> dict:
+    """One row: counts, examples (names, branches and what `film` gives), tokens (`token_stream`) and the mask.
+
+    A branch is [name, start, stop, depth, learned targets]. `allowed` is the share of pairs that see each other.
+    """
+    row, weights = seen.row, seen.row["loss_weights"]
     block = -(-seen.length // MASK_PIXELS)
-    tiles = mask_picture.tile_counts(seen.row["visible_until"], seen.row["image_group"], block)
+    tiles = mask_picture.tile_counts(row["visible_until"], row["image_group"], block)
     picture = mask_picture.png(mask_picture.mask_pixels(*tiles, seen.length, block))
-    spans = TokenSpans(seen.row, tok)
-    cards = [_example(seen, index, spans) for index in range(len(seen.examples))]
-    if seen.used < seen.length:
-        cards.append(f'<article class="example padding">{seen.length - seen.used:,} × padding</article>')
-    runs = json.dumps(_runs(seen.row), separators=(",", ":"))
-    return (
-        f'<section class="row" id="row-{seen.number}" data-runs="{escape(runs)}"><h2>row {seen.number}</h2>'
-        f"{_counts(seen, (tiles[0].sum() + tiles[1].sum()) / seen.length**2)}{_fill(seen)}"
-        f'<div class="columns"><div class="examples">{"".join(cards)}</div>'
-        f"<aside>{_mask(seen, block, picture)}</aside></div>{below}</section>"
-    )
+    examples = []
+    for example, names in zip(seen.examples, seen.names, strict=True):
+        parts = [[b.name, b.start, b.stop, b.depth, _learned(weights[b.start : b.stop])] for b in example.branches]
+        where = {"start": example.start, "stop": example.stop, "branches": parts}
+        examples.append({name: names[name] for name in ("dataset", "id", "failed")} | where | film.film(example))
+    slots = row["visual_slots"]
+    return {
+        "length": seen.length,
+        "used": seen.used,
+        "learned": _learned(weights),
+        "weight": float(weights.sum()),
+        "budgets": {
+            "crops": [len(np.unique(seen.crop_of[seen.crop_of >= 0])), len(row["crops"])],
+            "pooled tokens": [int((slots < seen.length).sum()), len(slots)],
+        },
+        "examples": examples,
+        "stream": token_stream.token_stream(row, tok, seen.crop_of),
+        "mask": "data:image/png;base64," + base64.b64encode(picture).decode("ascii"),
+        "block": block,
+        "allowed": float((tiles[0].sum() + tiles[1].sum()) / seen.length**2),
+    }
 
 
-def _counts(seen: Seen, allowed: float) -> str:
-    weights, slots = seen.row["loss_weights"], seen.row["visual_slots"]
-    facts = [
-        (f"{seen.used:,} of {seen.length:,}", f"tokens, {seen.used / seen.length:.1%} full"),
-        (f"{len(seen.examples)}", "example" if len(seen.examples) == 1 else "examples"),
-        (f"{len(seen.parts())}", "branch" if len(seen.parts()) == 1 else "branches"),
-        (f"{(weights > 0).sum():,}", f"learned targets, weight {weights.sum():.2f}"),
-        (f"{sum(len(e.views) for e in seen.examples)} of {len(seen.row['crops'])}", "crops"),
-        (f"{(slots < seen.length).sum():,} of {len(slots):,}", "pooled tokens"),
-        (f"{allowed:.1%}", "of pairs allowed"),
-    ]
-    return '<ul class="facts">' + "".join(f"<li><b>{a}</b> {b}</li>" for a, b in facts) + "</ul>"
+def dataset_totals(rows: Iterable[Seen]) -> list[dict]:
+    """Examples, failures, tokens, learned targets and their weight of each dataset, most learned targets first."""
+    totals: dict[str, dict] = {}
+    for seen in rows:
+        for example, names in zip(seen.examples, seen.names, strict=True):
+            name, weights = names["dataset"], seen.row["loss_weights"][example.start : example.stop]
+            sums = totals.setdefault(name, dict.fromkeys(("examples", "failed", "tokens", "learned", "weight"), 0))
+            sums["examples"] += 1
+            sums["failed"] += names["failed"] is not None
+            sums["tokens"] += example.stop - example.start
+            sums["learned"] += _learned(weights)
+            sums["weight"] += float(weights.sum())
+    listed = [{"name": name, **sums} for name, sums in totals.items()]
+    return sorted(listed, key=lambda one: (-one["learned"], one["name"]))
 
 
-def _fill(seen: Seen) -> str:
-    """A bar of the row: one piece per branch, as long as it has tokens. Click one to see its tokens alone."""
-    pieces = [
-        f'<button class="piece" data-branch="{ident}" style="--h:{hue};flex-grow:{part.stop - part.start}" '
-        f'title="example {e}, {part.name}: {part.stop - part.start:,} tokens">{part.name}</button>'
-        for e, part, hue, ident in seen.parts()
-    ]
-    rest = seen.length - seen.used
-    pieces.append(f'<span class="rest" style="flex-grow:{rest}" title="{rest:,} × padding"></span>' if rest else "")
-    return f'<div class="fill">{"".join(pieces)}</div>'
+def _learned(weights: np.ndarray) -> int:
+    return int((weights > 0).sum())
 
 
-def _example(seen: Seen, index: int, spans: TokenSpans) -> str:
-    example, weights = seen.examples[index], seen.row["loss_weights"]
-    blocks = []
-    for e, part, hue, ident in seen.parts():
-        if e == index:
-            counts = f"{part.stop - part.start:,} tokens, {(weights[part.start : part.stop] > 0).sum():,} learned"
-            blocks.append(
-                f'<div class="branch" id="{ident}" style="--h:{hue};--depth:{part.depth}">'
-                f'<h4><b>{part.name}</b> {counts}</h4><p class="tokens">{spans.branch(part)}</p></div>'
-            )
-    silent = "" if example.replies else ' <em class="silent">learns nothing</em>'
-    return (
-        f'<article class="example"><h3>example {index} <small>tokens {example.start}–{example.stop - 1}</small>{silent}'
-        f"</h3>{film.film(seen.number, seen.row['crops'], example, seen.hues[index])}{''.join(blocks)}</article>"
-    )
-
-
-def _runs(row: dict[str, np.ndarray]) -> list[list[int]]:
-    """[start, visible_until, image_group] of every run of equal ones: all the script needs to know who sees whom."""
-    pair = np.stack([row["visible_until"], row["image_group"]])
-    starts = np.flatnonzero(np.concatenate([[True], (pair[:, 1:] != pair[:, :-1]).any(axis=0)]))
-    return [[int(start), int(pair[0, start]), int(pair[1, start])] for start in starts]
-
-
-def _mask(seen: Seen, block: int, picture: bytes) -> str:
-    """The mask with its axes: a strip of branches and the examples' numbers. Units of the SVG are tokens."""
-    length, margin = seen.length, seen.length * 0.06
-    bar = margin * 0.35
-    marks = []
-    for _, part, hue, _ in seen.parts():
-        size, fill = part.stop - part.start, f"hsl({hue} 65% 55%)"
-        marks.append(f'<rect x="{-bar:.1f}" y="{part.start}" width="{bar:.1f}" height="{size}" fill="{fill}"/>')
-        marks.append(f'<rect x="{part.start}" y="{-bar:.1f}" width="{size}" height="{bar:.1f}" fill="{fill}"/>')
-    for index, example in enumerate(seen.examples):
-        if example.stop - example.start > margin * 0.4:
-            middle, font = (example.start + example.stop) / 2, f'font-size="{margin * 0.5:.1f}" text-anchor="middle"'
-            marks.append(f'<text x="{middle}" y="{-margin * 0.5:.1f}" {font}>{index}</text>')
-            marks.append(f'<text x="{-margin * 0.7:.1f}" y="{middle + margin * 0.17:.1f}" {font}>{index}</text>')
-    side, view = -(-length // block) * block, f"{-margin:.1f} {-margin:.1f} {length + margin:.1f} {length + margin:.1f}"
-    uri = "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
-    scale = "one pixel a pair" if block == 1 else f"one pixel {block} × {block} pairs"
-    return (
-        f'<h3>who sees whom</h3><svg class="mask" data-length="{length}" viewBox="{view}">'
-        f'<image class="pairs" width="{side}" height="{side}" preserveAspectRatio="none" href="{uri}"/>'
-        f'<rect class="frame" width="{length}" height="{length}"/>{"".join(marks)}</svg>'
-        f'<p class="legend"><span class="causal"></span> causal <span class="bidirectional"></span> same image group, '
-        f"both directions. Down: queries; across: keys; numbers: examples; {scale}.</p>"
-        f'<p class="reading" aria-live="polite">Point at the mask, or click a token to see what it sees.</p>'
-    )
-
-
-def _answers(answers: Sequence[Answer], rows: Sequence[Seen], tok: Tokenizer) -> str:
-    """Annotated and generated answers, each with the views of the first example that asks its prompt."""
+def _answers(answers: Sequence[Answer], rows: Sequence[Seen], tok: Tokenizer) -> list[dict]:
+    """Each answer with the first example that asks its prompt."""
     texts = [
-        (seen.number, example, tok.decode(seen.row["tokens"][example.start : example.stop].tolist()))
-        for seen in rows
-        for example in seen.examples
+        ((n, e), example, tok.decode(seen.row["tokens"][example.start : example.stop].tolist()))
+        for n, seen in enumerate(rows if answers else ())
+        for e, example in enumerate(seen.examples)
     ]
     cards = []
     for answer in answers:
-        number, example = next(((n, e) for n, e, text in texts if answer.prompt in text), (0, None))
-        cards.append(film.answer_card(answer, number, example))
-    equal = sum(answer.annotated == answer.generated for answer in answers)
-    return (
-        f'<section class="answers"><h2>answers</h2><p>{equal} of {len(answers)} generated answers equal the annotated '
-        f'ones. <span class="key annotated">○ annotated</span> <span class="key generated">× generated</span></p>'
-        f"{''.join(cards)}</section>"
-    )
+        place, views = next(((p, ex.views) for p, ex, text in texts if answer.prompt in text), (None, []))
+        cards.append(film.answer_card(answer, place, views))
+    return cards

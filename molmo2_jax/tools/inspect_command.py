@@ -1,7 +1,5 @@
 """`molmo2 inspect`."""
 
-import pathlib
-
 import numpy as np
 from absl import flags
 from ml_collections import config_flags
@@ -27,12 +25,22 @@ def main(argv: list[str]) -> None:
 
     def inspect() -> int:
         c = read(config.value.to_dict())
-        first = first_rows(c.data, c.seed, min(rows.value, c.batch))
+        batch = first_batch(c.data, c.seed, min(rows.value, c.batch), c.batch)
+        first = unbatch(batch)
         tables = gradient_tables(c, first) if gradients.value else []
-        names = ", ".join(pathlib.Path(path).name for path in c.data.records)
+        names = ", ".join(name for group in c.data.mixture.values() for name in group.datasets)
         title = f"{len(first)} {'row' if len(first) == 1 else 'rows'} of {names}"
         tok = Tokenizer.load(c.data.tokenizer, c.data.vocab_size)
-        write_page(out.value, rows=first, tok=tok, title=title, answers=_answers(answers.value), gradients=tables)
+        write_page(
+            out.value,
+            rows=first,
+            tok=tok,
+            title=title,
+            examples=batch["examples"],
+            answers=_answers(answers.value),
+            gradients=tables,
+            vision_shards=c.data.vision_shards,
+        )
         for table in tables:
             print(table.text())
         print(f"wrote {out.value}")
@@ -41,13 +49,18 @@ def main(argv: list[str]) -> None:
     command.run(inspect, argv)
 
 
-def first_rows(data: DataConfig, seed: int, rows: int) -> list[dict[str, np.ndarray]]:
-    """The first `rows` rows of step 0. Raises RecordError, naming every record that is wrong."""
-    batches = loader.make_loader(data, seed=seed, rows=range(rows))
+def first_batch(data: DataConfig, seed: int, rows: int, batch: int) -> dict:
+    """What the loader gives for the first `rows` of the `batch` rows of step 0. RecordError names all wrong records."""
+    batches = loader.make_loader(data, seed=seed, rows=range(rows), streams=batch)
     try:
-        return unbatch(next(batches))
+        return next(batches)
     finally:
         batches.close()
+
+
+def first_rows(data: DataConfig, seed: int, rows: int, batch: int) -> list[dict[str, np.ndarray]]:
+    """Its rows alone."""
+    return unbatch(first_batch(data, seed, rows, batch))
 
 
 def _verdict(tables: list[GradientTable]) -> int:

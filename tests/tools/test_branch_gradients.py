@@ -16,7 +16,7 @@ from tests.train.recipe import experiment
 def mask_experiment():
     """(config tree, the row) of experiments/validate_message_mask.py."""
     tree = experiment("validate_message_mask").to_dict()
-    return tree, first_rows(read(tree).data, seed=0, rows=1)
+    return tree, first_rows(read(tree).data, seed=0, rows=1, batch=1)
 
 
 @pytest.mark.parametrize("attention", ["dense", "blockwise"])

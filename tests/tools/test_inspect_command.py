@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,11 @@ def test_the_command_draws_the_first_experiment(tmp_path):
     assert result.stdout == f"wrote {out}\n"
     page = out.read_text(encoding="utf-8")
     assert "<title>1 row of overfit</title>" in page
-    assert 'class="ring"' in page and "guessed" in page
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    (example,) = data["rows"][0]["examples"]
+    assert (example["dataset"], example["id"], example["failed"]) == ("overfit", record["id"], None)
+    assert example["tags"] and len(example["views"]) == len(data["pictures"])
+    assert data["answers"][0]["generated"]["parts"][0] == ["guessed", True]
     assert str(ROOT) not in page
 
 

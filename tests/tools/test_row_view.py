@@ -1,13 +1,9 @@
-import math
-
 import numpy as np
 import pytest
 
-from molmo2_jax.data import image as image_lib
-from molmo2_jax.data import tree
-from molmo2_jax.data.layout import image_tokens, no_visual_tokens, video_tokens
-from molmo2_jax.data.schema import RowShape, empty_row
 from molmo2_jax.tools import row_view
+from tests.tools import rows as by_hand
+from tests.tools.rows import Said, Visual, images, video
 
 
 def names(until, start=0):
@@ -64,48 +60,85 @@ def test_letters_go_on_after_z():
     ]
 
 
-def lay_out(tok, visual, *answers):
-    """A row of one example with a question and each of `answers`, the visual tokens in crops of their own order."""
-    turns = [tree.Turn(tree.ROOT, tok.encode(f"Q{n}?"), tok.encode(text), None) for n, text in enumerate(answers)]
-    arrays = tree.lay_out(visual, turns, bos=tok.bos_id, eos=tok.eos_id, length_weight=4.0, never_targets=[])
-    length, slots = len(arrays.tokens), len(arrays.visual_slots)
-    row = empty_row(RowShape(tokens=length + 3, crops=0, pooled=slots + 2, shards=1))
-    for name in ("tokens", "targets", "loss_weights", "positions", "visible_until", "image_group"):
-        row[name][:length] = getattr(arrays, name)
-    row["visual_slots"][:slots] = arrays.visual_slots
-    return row
-
-
 def test_frames_have_their_timestamps(tokenizer):
-    row = lay_out(tokenizer, video_tokens([0.0, 0.5, 12.5], tokenizer, "im", "example"), "yes", "no")
-    row["pooling"][: 3 * 81] = image_lib.frame_pooling(3)
+    row = by_hand.row(tokenizer, [(video(tokenizer, [0.0, 0.5, 12.5]), [Said("Q", "yes"), Said("Q", "no")])])
     (example,) = row_view.read_row(row, tokenizer)
     assert [(v.crop, v.key, v.caption) for v in example.views] == [
         (0, 0.0, "0.0 s"),
         (1, 0.5, "0.5 s"),
         (2, 12.5, "12.5 s"),
     ]
+    assert example.subtitles == []
 
 
-@pytest.mark.parametrize("wrapping", ["im", "frame"])
-def test_either_wrapping_of_frames_is_known(tokenizer, wrapping):
-    row = lay_out(tokenizer, video_tokens([0.0, 0.5], tokenizer, wrapping, "frame"), "yes")
-    row["pooling"][: 2 * 81] = image_lib.frame_pooling(2)
-    assert [view.key for view in row_view.read_row(row, tokenizer)[0].views] == [0.0, 0.5]
+@pytest.mark.parametrize(
+    ("stamp", "keys", "caption"),
+    [
+        ("{:.1f} ", [0.0, 0.5], "0.5 s"),
+        ("time {:.2f}", [0.0, 0.5], "0.50 s"),
+        ("{:.0f}:", [None, None], "frame 2"),
+        ("", [None, None], "frame 2"),
+    ],
+)
+@pytest.mark.parametrize("wrapping", [("<im_start>", "<im_end>"), ("<frame_start>", "<frame_end>")])
+def test_every_wrapping_and_timestamp_of_frames_is_known(tokenizer, wrapping, stamp, keys, caption):
+    seen = video(tokenizer, [0.0, 0.5], stamp=stamp, wrapping=wrapping)
+    (example,) = row_view.read_row(by_hand.row(tokenizer, [(seen, [Said("Q", "yes")])]), tokenizer)
+    assert [view.key for view in example.views] == keys
+    assert example.views[1].caption == caption
 
 
-def test_an_image_is_its_overview_and_its_tiles(tokenizer):
-    tiling = image_lib.choose_tiling(378, 1000, 4)
-    row = lay_out(tokenizer, image_tokens(tiling, tokenizer), "yes")
-    pooling = image_lib.image_pooling(tiling)
-    row["pooling"][: len(pooling)] = pooling
-    views = row_view.read_row(row, tokenizer)[0].views
-    assert [(v.key, v.caption) for v in views[:2]] == [(1, "image 1"), (None, "image 1, tile 1")]
-    assert sorted(view.crop for view in views) == list(range(math.prod(tiling) + 1))
+def test_an_image_has_its_tiles_where_they_lie(tokenizer):
+    row = by_hand.row(tokenizer, [(images(tokenizer, (2, 3), (1, 1)), [Said("Q", "yes")])])
+    first, second = row_view.read_row(row, tokenizer)[0].views
+    assert (first.crop, first.key, first.caption, first.size) == (0, 1, "image 1", (3 * 266 + 112, 2 * 266 + 112))
+    assert [(tile.crop, tile.x, tile.y) for tile in first.tiles] == [
+        (1 + 3 * y + x, 266 * x, 266 * y) for y in range(2) for x in range(3)
+    ]
+    assert (second.crop, second.key, second.size) == (7, 2, (378, 378))
+    assert [(tile.crop, tile.x, tile.y) for tile in second.tiles] == [(8, 0, 0)]
+
+
+@pytest.mark.parametrize("tiling", [(1, 8), (8, 1), (2, 4), (3, 3), (4, 6), (24, 1)])
+def test_tiles_of_every_shape_are_found(tokenizer, tiling):
+    row = by_hand.row(tokenizer, [(images(tokenizer, tiling), [Said("Q", "yes")])], tokens=8192)
+    (view,) = row_view.read_row(row, tokenizer)[0].views
+    assert [tile.crop for tile in view.tiles] == list(range(1, tiling[0] * tiling[1] + 1))
+    assert view.size == (266 * tiling[1] + 112, 266 * tiling[0] + 112)
+
+
+def test_a_grid_without_its_crops_is_refused(tokenizer):
+    row = by_hand.row(tokenizer, [(images(tokenizer, (2, 2)), [Said("Q", "yes")])])
+    row["pooling"][row["pooling"] >= 4 * 729] = -1
+    with pytest.raises(ValueError, match="image 1: a grid of 2 x 2 tiles, but tokens of 3 crops"):
+        row_view.read_row(row, tokenizer)
+
+
+def test_subtitles_have_their_times(tokenizer):
+    def said(after):
+        row = by_hand.row(tokenizer, [(video(tokenizer, [0.0, 0.5], after), [Said("Q", "yes"), Said("R", "no")])])
+        return [(one.start, one.stop, one.text) for one in row_view.read_row(row, tokenizer)[0].subtitles]
+
+    assert said("subtitle\n0.0 - 2.5 Hello\n12.0 - 13.5 <b>\n") == [(0.0, 2.5, "Hello"), (12.0, 13.5, "<b>")]
+    assert said("subtitle\nAs it is:\n0.0 - 2.5 Hello") == [(None, None, "As it is:\n0.0 - 2.5 Hello")]
+    assert said("") == []
+
+
+def test_crops_of_vision_shards_count_on(tokenizer):
+    row = {
+        "tokens": np.zeros(6, np.int32),
+        "crops": np.zeros((4, 1, 1), np.uint8),
+        "visual_slots": np.array([1, 6, 3, 4]),
+        "pooling": np.array([[0, 1], [-1, -1], [2, 728], [729, 731]]),
+    }
+    assert row_view.crops_by_token(row, 2).tolist() == [-1, 0, -1, 2, 3, -1]
+    assert row_view.crops_by_token(row).tolist() == [-1, 0, -1, 0, 1, -1]
+    with pytest.raises(ValueError, match="4 crops and 4 pooled tokens cannot be cut into 3 vision shards"):
+        row_view.crops_by_token(row, 3)
 
 
 def test_answers_are_the_learned_targets(tokenizer):
-    row = lay_out(tokenizer, no_visual_tokens(), "Two cars.", "Ja, ein Fahrrad 🚲")
+    row = by_hand.row(tokenizer, [(Visual(), [Said("Q", "Two cars."), Said("R", "Ja, ein Fahrrad 🚲")])])
     (example,) = row_view.read_row(row, tokenizer)
     assert [part.name for part in example.branches] == ["root", "A", "B"]
     assert [(reply.branch, reply.text) for reply in example.replies] == [(1, "Two cars."), (2, "Ja, ein Fahrrad 🚲")]
