@@ -1,0 +1,44 @@
+"""An entry: all that is particular to one dataset. What is common to them is in folder.py and tfds_builder.py.
+
+    Entry(name="pixmo_points", hub="allenai/pixmo-points", license="ODC-BY", media="image",
+          fields=("image_url", "label", "points", ...), drafts=a function)
+
+A draft is a light record (molmo2_jax/data/record.py) that names its media by file; whoever writes it stores each medium
+once, and puts in its place where it lies and how large it is:
+
+    {"id": "9f-0", "image": "9f.jpg", ...}   ->   {"id": "9f-0", "image": {"at": "media-00000.array_record#4", ...
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+Row = Mapping[str, object]  # a row of the published table
+Draft = dict
+
+
+class Skipped(collections.Counter):
+    """What was left out, by reason: skipped["annotator unsure"] += 1."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One prepared dataset.
+
+    `fields` are the columns that every row must have; `drafts(rows, skipped)` makes light records of them and counts
+    what it leaves out. It is a pure function: no file is opened, nothing is drawn but by a hash of what is in the row.
+    """
+
+    name: str
+    hub: str  # repository of the published table
+    license: str
+    fields: tuple[str, ...]
+    drafts: Callable[[Iterable[Row], Skipped], Iterator[Draft]]
+
+    def check(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """The rows, each with all its fields. Raises KeyError that names row and field."""
+        for number, row in enumerate(rows):
+            missing = [field for field in self.fields if field not in row]
+            if missing:
+                raise KeyError(f"{self.name}: row {number} has no {', '.join(missing)}; it has {', '.join(row)}")
+            yield row

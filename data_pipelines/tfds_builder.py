@@ -1,0 +1,50 @@
+"""Datasets as TFDS knows them: versions, splits, checksums and shards of what an entry makes of published rows.
+
+    data_dir/molmo2_cap/1.0.0/    molmo2_cap-train.array_record-00000-of-00001    {"record": b'{"id": ...}'} an example
+
+TFDS holds the light records; media stay where they were downloaded to, and are stored once, by the folder that training
+reads (folder.py). Neither needs tensorflow: TFDS writes and reads ArrayRecords without it.
+"""
+
+import json
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from data_pipelines.entry import Draft, Entry, Row, Skipped
+
+VERSION = "1.0.0"
+
+
+def builder(entry: Entry, rows: Iterable[Row], data_dir: pathlib.Path, skipped: Skipped) -> tfds.core.DatasetBuilder:
+    """The TFDS builder of an entry, with `rows` for its published table; `skipped` counts what it leaves out."""
+
+    class Builder(tfds.core.GeneratorBasedBuilder):
+        name = entry.name
+        VERSION = tfds.core.Version(VERSION)
+        pkg_dir_path = pathlib.Path(__file__).parent
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=f"{entry.hub} as light records ({entry.license}).",
+                features=tfds.features.FeaturesDict({"record": np.object_}),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self):
+            for number, draft in enumerate(entry.drafts(entry.check(rows), skipped)):
+                yield f"{number:09d}", {"record": json.dumps(draft, ensure_ascii=False).encode()}
+
+    return Builder(data_dir=str(data_dir), file_format="array_record")
+
+
+def drafts(built: tfds.core.DatasetBuilder) -> Iterator[Draft]:
+    """The records of a built dataset, in its order."""
+    source = built.as_data_source(split="train")
+    for index in range(len(source)):
+        yield json.loads(source[index]["record"])

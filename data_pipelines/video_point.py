@@ -1,0 +1,97 @@
+"""Molmo2-VideoPoint: points on what a label names in a video, by people, on frames at two a second.
+
+Published row (allenai/Molmo2-VideoPoint):
+
+    video_id, video_duration, clip_start, clip_end, label, count, question, annotator_unsure,
+    two_fps_timestamps [5.5, 6.0],  points [[{"x": 40.1, "y": 50.0}], [{...}, {...}]]       percent of the frame
+
+Rows of one short video become one record: for one video in five a conversation, for the others a tree. Source: public
+reference molmo2_datasets.py:739-1032, and the dataset's card (rows whose annotator was unsure are left out).
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+
+from data_pipelines.entry import Draft, Entry, Row, Skipped
+
+WHOLE = 63.0  # s; longer videos are shown by the row's clip only: 128 frames at two a second reach 63.5 s
+STEP = 0.5  # s between the frames that were annotated
+CONVERSATIONS = 5  # one video in so many becomes a conversation
+PERCENT = [100, 100]
+
+
+def drafts(rows: Iterable[Row], skipped: Skipped, least: int, most: int) -> Iterator[Draft]:
+    """Records of the rows that have `least` to `most` points."""
+    together: dict[str, list[Row]] = {}
+    for row in rows:
+        count = sum(map(len, row["points"]))
+        if row["annotator_unsure"]:
+            skipped["annotator unsure"] += 1
+        elif not least <= count <= most:
+            skipped[f"not {least} to {most} points"] += 1
+        elif row["video_duration"] <= WHOLE:
+            together.setdefault(row["video_id"], []).append(row)
+        elif row["clip_start"] is None or row["clip_end"] is None:
+            skipped["long video without a clip"] += 1
+        else:
+            clip = [float(row["clip_start"]), float(row["clip_end"])]
+            yield _record(f"{row['video_id']}-{row['label']}-{clip[0]:g}", [row], clip)
+    for video, group in together.items():
+        yield _record(video, group, None)
+
+
+def _record(name: str, rows: Sequence[Row], clip: list[float] | None) -> Draft:
+    video = rows[0]["video_id"]
+    record = {"id": name, "video": f"{video}_2fps.mp4", **({} if clip is None else {"clip": clip})}
+    start = 0.0 if clip is None else clip[0]
+    if len(rows) == 1 or _draw(video, CONVERSATIONS) != 0:
+        return record | {"messages": [{"any": [_message(row, s, start) for s in STYLES]} for row in rows]}
+    chain: list[Draft] = []
+    for row in reversed(rows):
+        style = STYLES[_draw(f"{video}/{row['label']}", len(STYLES))]
+        chain = [_message(row, style, start) | ({"then": chain} if chain else {})]
+    return record | {"messages": chain}
+
+
+STYLES = ("video_point_count", "video_point")
+
+
+def _message(row: Row, style: str, start: float) -> Draft:
+    """A counting question is asked as it was annotated, where it was; pointing always by templates."""
+    points = [
+        {"time": start + math.floor((time - start) / STEP) * STEP, "x": place["x"], "y": place["y"]}
+        for time, places in zip(row["two_fps_timestamps"], row["points"], strict=True)
+        for place in places
+    ]
+    answer = {"label": row["label"], "points": points, "scale": PERCENT}
+    question = {"question": row["question"]} if style == "video_point_count" and row["question"] else {}
+    return {"style": style, **question, "answer": answer}
+
+
+def _draw(text: str, ways: int) -> int:
+    """A number below `ways` that is always the same for a text."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") % ways
+
+
+def _entry(least: int, most: int) -> Entry:
+    return Entry(
+        name=f"molmo2_video_point_{least}_{most}",
+        hub="allenai/Molmo2-VideoPoint",
+        license="ODC-BY-1.0",
+        fields=(
+            "video_id",
+            "video_duration",
+            "clip_start",
+            "clip_end",
+            "label",
+            "question",
+            "two_fps_timestamps",
+            "points",
+            "annotator_unsure",
+        ),
+        drafts=lambda rows, skipped: drafts(rows, skipped, least, most),
+    )
+
+
+ENTRIES = tuple(_entry(*bounds) for bounds in ((0, 5), (6, 25), (26, 60)))
