@@ -89,7 +89,7 @@ class _MediaStore:
         self._shard, self._entries, self._bytes, self._writer = -1, 0, 0, None
 
     def put(self, draft: Draft) -> Draft:
-        """{"video": {"at": ..., "width": ...}} in place of a file's name. Raises ExampleError where it cannot be used."""
+        """{"video": {"at": ..., "width": ...}} in place of a file's name. Raises ExampleError if it is no good."""
         found = {}
         for kind in ("video", "image"):
             if kind in draft:

@@ -1,10 +1,13 @@
 """PixMo-points: every instance of what a label names in an image.
 
-Published row (allenai/pixmo-points): image_url, label, points [{"x": 10.5, "y": 20.0}, ...] in percent, collection_method
-("pointing", or "counting" for images with many of a kind). Images are files named by the SHA-256 of their URL.
+Published row (allenai/pixmo-points):
 
-All labels of an image are asked in one record, cut where it would have more than 60 points; every record comes twice, to
-count and to point. Source: public reference pixmo_datasets.py:170-212.
+    image_url, label, points [{"x": 10.5, "y": 20.0}, ...] in percent,
+    collection_method ("pointing", or "counting" for images with many of a kind)
+
+Images are files named by the SHA-256 of their URL. All labels of an image are asked in one record, cut where it would
+have more than 60 points; every record comes twice, to count and to point. Source: public reference
+pixmo_datasets.py:170-212.
 """
 
 import hashlib

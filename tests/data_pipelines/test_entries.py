@@ -1,0 +1,140 @@
+"""From published rows to light records: pure functions, against rows in the published schema."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data_pipelines import cap, pixmo_points, video_point
+from data_pipelines.entry import Skipped
+
+SAMPLES = Path(__file__).parents[2] / "data_pipelines" / "samples"
+
+
+def rows(name):
+    return [json.loads(line) for line in (SAMPLES / f"{name}.jsonl").read_text().splitlines()]
+
+
+def made(entry, rows):
+    skipped = Skipped()
+    return list(entry.drafts(entry.check(rows), skipped)), dict(skipped)
+
+
+FEW, SOME, MANY = video_point.ENTRIES
+
+
+def point_row(**changes):
+    row = {"video_id": "v", "video_duration": 30.0, "clip_start": None, "clip_end": None, "label": "cat"}
+    row |= {"question": "How many cats?", "two_fps_timestamps": [1.0, 2.5], "annotator_unsure": False}
+    return row | {"points": [[{"x": 10.0, "y": 20.0}], [{"x": 30.0, "y": 40.0}, {"x": 50.0, "y": 60.0}]]} | changes
+
+
+def test_points_of_a_short_video_stand_in_one_record():
+    (cyclists, car), skipped = made(FEW, rows("molmo2_video_point"))
+    assert skipped == {"annotator unsure": 1, "long video without a clip": 1}
+    assert (cyclists["id"], cyclists["video"], len(cyclists["messages"])) == (
+        "street_cyclists",
+        "street_cyclists_2fps.mp4",
+        3,
+    )
+    count, point = cyclists["messages"][2]["any"]
+    assert (count["style"], count["question"]) == ("video_point_count", "How many bicycles does the video show?")
+    assert point["style"] == "video_point" and "question" not in point
+    assert count["answer"] == point["answer"]
+    assert count["answer"]["points"][0] == {"time": 1.5, "x": 60.2, "y": 85.3}
+    assert count["answer"]["scale"] == [100, 100]
+    assert car["messages"][1]["any"][0]["answer"]["points"] == []  # none to be seen is an answer
+
+
+@pytest.mark.parametrize(
+    ("count", "entry"), [(0, FEW), (5, FEW), (6, SOME), (25, SOME), (26, MANY), (60, MANY), (61, None)]
+)
+def test_rows_are_sorted_by_their_number_of_points(count, entry):
+    row = point_row(points=[[{"x": 1.0, "y": 1.0}] * count, []])
+    for one in video_point.ENTRIES:
+        drafts, skipped = made(one, [row])
+        assert len(drafts) == (one is entry) and sum(skipped.values()) == (one is not entry)
+
+
+def test_a_long_video_is_its_clip_and_times_fall_on_its_grid():
+    row = point_row(video_duration=100.0, clip_start=20.3, clip_end=60.3, two_fps_timestamps=[20.4, 21.2])
+    ((record,), _) = made(FEW, [row])
+    assert record["clip"] == [20.3, 60.3]
+    times = [p["time"] for p in record["messages"][0]["any"][0]["answer"]["points"]]
+    assert times == pytest.approx([20.3, 20.8, 20.8])  # half seconds since the clip's start
+    (records, _) = made(FEW, [row, row | {"label": "dog"}])
+    assert len({record["id"] for record in records}) == 2  # a clip each
+
+
+def test_one_video_in_five_is_a_conversation():
+    several = [point_row(label=label) for label in ("cat", "dog", "bird")]
+    chained = 0
+    for number in range(200):
+        ((record,), _) = made(FEW, [row | {"video_id": f"v{number}"} for row in several])
+        ((again,), _) = made(FEW, [row | {"video_id": f"v{number}"} for row in several])
+        assert record == again  # nothing is drawn anew
+        if len(record["messages"]) == 1:
+            chained += 1
+            (first,) = record["messages"]
+            labels = [m["answer"]["label"] for m in (first, first["then"][0], first["then"][0]["then"][0])]
+            assert labels == ["cat", "dog", "bird"]
+        else:
+            assert all(len(m["any"]) == 2 for m in record["messages"])
+    assert 20 <= chained <= 60
+
+
+def test_captions_are_branches_by_what_they_describe():
+    (entry,) = cap.ENTRIES
+    ((record,), skipped) = made(entry, rows("molmo2_cap"))
+    assert skipped == {"score below 3": 1}
+    assert [m["style"] for m in record["messages"]] == [
+        "video_short_caption",
+        "video_merged_caption",
+        "video_long_caption",
+    ]
+    row = rows("molmo2_cap")[0]
+    ((short,), _) = made(entry, [row | {"merged_caption": " ", "video_frame_merged_caption": None}])
+    assert len(short["messages"]) == 1
+    assert made(entry, [row | dict.fromkeys(cap.STYLES, "")]) == ([], {"no caption": 1})
+    assert made(entry, [row | {"annotation_score": None}]) == ([], {"score below 3": 1})
+
+
+def test_points_of_an_image_come_to_count_and_to_point():
+    entry, high = pixmo_points.ENTRIES
+    records, skipped = made(entry, rows("pixmo_points"))
+    assert skipped == {"not collected by pointing": 1}
+    assert len(records) == 6 and len({record["id"] for record in records}) == 6
+    assert [m["style"] for m in records[0]["messages"] + records[1]["messages"]] == ["point_count"] * 2 + [
+        "pointing"
+    ] * 2
+    assert [m["answer"]["label"] for m in records[2]["messages"]] == ["black car", "bicycle", "giraffe"]
+    assert (SAMPLES / "media" / records[0]["image"]).is_file()
+    assert len(made(high, rows("pixmo_points"))[0]) == 2
+
+
+def pixmo(count, label="a", **changes):
+    points = [{"x": 1.0, "y": 2.0}] * count
+    return {"image_url": "u", "label": label, "points": points, "collection_method": "pointing"} | changes
+
+
+@pytest.mark.parametrize(
+    ("counts", "parts"),
+    [([30, 20, 20], [2, 1]), ([60, 1], [1, 1]), ([20, 20, 20], [3]), ([0, 60], [2]), ([61, 5], [1])],
+)
+def test_a_record_has_sixty_points_at_most(counts, parts):
+    records, skipped = made(pixmo_points.ENTRIES[0], [pixmo(n, f"label {i}") for i, n in enumerate(counts)])
+    assert [len(record["messages"]) for record in records[::2]] == parts
+    assert skipped.get("more than 60 points", 0) == sum(n > 60 for n in counts)
+
+
+def test_points_a_hair_outside_are_brought_in():
+    row = pixmo(0, points=[{"x": -0.2, "y": 100.4}])
+    (record, _), _ = made(pixmo_points.ENTRIES[0], [row])
+    assert record["messages"][0]["answer"]["points"] == [{"x": 0, "y": 100}]
+
+
+def test_a_row_without_a_column_is_named():
+    row = pixmo(1)
+    del row["points"]
+    with pytest.raises(KeyError, match="pixmo_points: row 1 has no points"):
+        made(pixmo_points.ENTRIES[0], [pixmo(1), row])
