@@ -92,6 +92,8 @@ def build_row(
 
 def _places(examples: Sequence[Example], shape: RowShape) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Of each example the places of its crops and of its pooled tokens in the row."""
+    if not examples:
+        return [], []
     units = [unit for example in examples for unit in example.units]
     shards = assign(units, shape.shards, shape.crops, shape.pooled)
     if shards is None:

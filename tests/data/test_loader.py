@@ -1,12 +1,15 @@
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from molmo2_jax.data import loader as loader_lib
+from molmo2_jax.data.config import DatasetConfig, MixtureGroupConfig
 from molmo2_jax.data.example import describe
-from molmo2_jax.data.loader import FailureRateError, make_loader, row_shape
+from molmo2_jax.data.loader import Data, FailureRateError, Stream, make_loader, merge_states, row_shape
+from molmo2_jax.data.mixture import Schedule
 from molmo2_jax.data.record import RecordError
 from molmo2_jax.data.schema import FIELDS, RowShape, row_dims
 
@@ -33,9 +36,9 @@ def open_loader(records, data_config, tokenizer, monkeypatch):
     before = threading.active_count()
     opened = []
 
-    def make(rows=(0, 1), seed=0, **changes):
+    def make(rows=(0, 1), seed=0, streams=4, **changes):
         cfg = data_config(**{"records": [records], **SMALL, **changes})
-        opened.append(make_loader(cfg, seed=seed, rows=rows))
+        opened.append(make_loader(cfg, seed=seed, rows=rows, streams=streams))
         return opened[-1]
 
     yield make
@@ -58,12 +61,15 @@ def take(loader, n):
 def test_an_element_is_a_batch_of_the_schema(open_loader):
     element = next(open_loader(rows=(0, 1, 2)))
     shape = RowShape(tokens=700, crops=5, pooled=405, shards=1)
-    assert set(element) == {*FIELDS, "failures", "counts"}
+    assert set(element) == {*FIELDS, "failures", "examples", "counts"}
     for name, field in FIELDS.items():
         assert element[name].shape == (3, *row_dims(shape, name))
         assert element[name].dtype == field.dtype
     assert (element["loss_weights"].sum(axis=1) > 0).all()
     assert element["failures"] == []
+    for row, examples in zip(element["visible_until"], element["examples"], strict=True):
+        assert {(e["dataset"], e["failed"]) for e in examples} == {("records", None)}
+        assert 1 <= len(examples) <= len(set(row.tolist()) - {0})
 
 
 def test_row_shape_is_the_config_s(data_config):
@@ -112,30 +118,51 @@ def test_a_running_loader_can_be_set_back(open_loader):
     assert all(same(a, b) for a, b in zip(first, take(loader, 4), strict=True))
 
 
-def test_a_state_serves_another_number_of_hosts(open_loader):
-    one = open_loader(rows=(0, 1))
-    take(one, 3)
-    state = one.get_state()
-    expected = take(one, 2)
-    for row in (0, 1):
-        half = open_loader(rows=(row,))
-        half.set_state(state)
-        for a, b in zip(expected, take(half, 2), strict=True):
-            np.testing.assert_array_equal(a["tokens"][row], b["tokens"][0])
-    with pytest.raises(ValueError, match=r"no rows \[2\]; it has \['0', '1'\]"):
+@pytest.mark.parametrize(("hosts", "workers"), [(1, 0), (2, 0), (4, 0), (1, 2), (2, 1)])
+def test_a_run_goes_on_byte_by_byte_on_any_number_of_hosts(open_loader, hosts, workers):
+    rows = range(4)
+    straight = open_loader(rows=rows)
+    take(straight, 3)
+    # Saved by two hosts, which share the rows.
+    halves = [open_loader(rows=half, workers=workers) for half in ((0, 1), (2, 3))]
+    for half in halves:
+        take(half, 3)
+    state = merge_states([json.loads(json.dumps(half.get_state())) for half in halves])
+    assert state == straight.get_state()
+    expected = take(straight, 10)
+    resumed = [open_loader(rows=rows[h::hosts], workers=workers) for h in range(hosts)]
+    for host, loader in enumerate(resumed):
+        loader.set_state(state)
+        for a, b in zip(expected, take(loader, 10), strict=True):
+            for name in FIELDS:
+                assert a[name][host::hosts].tobytes() == b[name].tobytes(), name
+            assert a["examples"][host::hosts] == b["examples"]
+    assert merge_states([loader.get_state() for loader in resumed]) == straight.get_state()
+
+
+def test_a_state_of_other_rows_is_refused(open_loader):
+    state = open_loader(rows=(0, 1)).get_state()
+    with pytest.raises(ValueError, match=r"no rows \['2'\]; it has \['0', '1'\]"):
         open_loader(rows=(0, 2)).set_state(state)
 
 
-def test_state_is_a_few_integers_a_row(open_loader):
+def test_state_is_two_integers_a_row_beside_the_counts(open_loader):
     loader = open_loader(rows=(3,))
-    assert loader.get_state() == {"rows": {"3": {"window": 0, "row": 0, "examples": 0, "failed": 0, "dropped": 0}}}
-    total = 0
+    assert loader.get_state() == {"rows": {"3": {"window": 0, "row": 0}}, "counts": {}}
     for _ in range(6):
         next(loader)
-        (cursor,) = loader.get_state()["rows"].values()
-        total = cursor["examples"]
-        assert cursor["window"] * 4 <= total <= (cursor["window"] + 1) * 4
-    assert total >= 6
+        state = loader.get_state()
+        (cursor,) = state["rows"].values()
+        seen = state["counts"]["records"]["examples"]
+        assert 4 * cursor["window"] <= seen <= 4 * (cursor["window"] + 1)
+    assert seen >= 6
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_worker_processes_give_the_same_bytes(open_loader, workers):
+    here, there = open_loader(), open_loader(workers=workers, prefetch=3)
+    for a, b in zip(take(here, 6), take(there, 6), strict=True):
+        assert same(a, b) and a["counts"] == b["counts"]
 
 
 def test_restoring_describes_one_window_and_decodes_nothing(open_loader, monkeypatch):
@@ -150,60 +177,132 @@ def test_restoring_describes_one_window_and_decodes_nothing(open_loader, monkeyp
     assert len(drawn) == 4
 
 
-def test_every_record_comes_once_an_epoch_in_an_order_of_its_own(records, tokenizer, data_config):
-    cfg = data_config(records=[records], **{**SMALL, "pool": 5})
-    loaded = loader_lib.load_records(records)
+@pytest.fixture
+def stream(records, data_config, tokenizer, monkeypatch):
+    monkeypatch.setattr(loader_lib.Tokenizer, "load", lambda source, vocab_size: tokenizer)
+
+    def make(row=0, streams=1, **changes):
+        data = Data(data_config(**{"records": [records], **SMALL, "pool": 5, **changes}))
+        schedule = Schedule(data.rates, data.lengths, seed=0, streams=streams, pool=data.cfg.pool)
+        return Stream(data, schedule, 0, row)
+
+    return make
+
+
+def test_every_record_comes_once_an_epoch_in_a_new_order(stream):
     orders = set()
-    for row in range(3):
-        stream = loader_lib.Stream(loaded, tokenizer, cfg, 0, row)
-        for epoch in range(3):
-            names = [example.id for packed in stream.window(epoch) for example in packed]
-            assert sorted(names) == ["clip0", "clip1", "clip2", "text0", "text1"]
-            orders.add(tuple(names))
-    assert len(orders) > 6
+    one = stream()
+    for epoch in range(8):
+        rows, unusable = one.window(epoch)
+        names = [example.id for packed in rows for example in packed]
+        assert sorted(names) == ["clip0", "clip1", "clip2", "text0", "text1"] and not unusable
+        orders.add(tuple(names))
+    assert len(orders) > 4
 
 
-def test_a_permutation_shares_no_randomness_with_a_draw(records, tokenizer, data_config):
-    stream = loader_lib.Stream([], tokenizer, data_config(), 0, 0)
-    order, draw = stream._generator(loader_lib.PERMUTATION, 3), stream._generator(loader_lib.DRAW, 3, 0)
-    assert order.integers(2**60) != draw.integers(2**60)
+def test_all_streams_together_walk_a_dataset_once(stream):
+    streams = [stream(row, streams=5, pool=1) for row in range(5)]
+    seen = [e.id for w in range(4) for s in streams for packed in s.window(w)[0] for e in packed]
+    assert len(seen) == 20 and all(seen.count(name) == 4 for name in set(seen)) and len(set(seen)) == 5
 
 
-def test_an_example_is_drawn_anew_every_epoch(records, tokenizer, data_config):
-    cfg = data_config(records=[records], **{**SMALL, "pool": 5})
-    stream = loader_lib.Stream(loader_lib.load_records(records), tokenizer, cfg, 0, 0)
-    epochs = [{e.id: e.tokens.tolist() for packed in stream.window(i) for e in packed} for i in range(8)]
-    assert len({tuple(epoch["clip0"]) for epoch in epochs}) == 2  # its two branches in both orders
+def test_an_example_is_drawn_anew_every_epoch(stream):
+    one = stream()
+    turns = lambda e: tuple(tuple(turn.user.tolist()) for turn in e.turns)  # noqa: E731
+    epochs = [{e.id: turns(e) for packed in one.window(i)[0] for e in packed} for i in range(8)]
+    assert len({epoch["clip0"] for epoch in epochs}) == 2  # its two branches in both orders
 
 
-def test_a_broken_medium_costs_its_example_and_is_counted(open_loader, folder):
-    loader = open_loader(rows=(0,), max_failure_rate=1.0)
+def test_datasets_are_drawn_at_their_rates(open_loader, write_records):
+    ask = {"style": "text_sft", "user": "Hi.", "answer": "Ho."}
+    files = {
+        n: str(write_records(*({"id": f"{n}{i}", "messages": [ask]} for i in range(4)), name=f"{n}.jsonl"))
+        for n in "abc"
+    }
+    groups = {
+        "two": MixtureGroupConfig(3.0, {n: DatasetConfig(files[n], 1.0, 1.0 + (n == "b"), None, 0.0) for n in "ab"}),
+        "one": MixtureGroupConfig(1.0, {"c": DatasetConfig(files["c"], None, 1.0, 0.75, 0.0)}),
+    }
+    loader = open_loader(rows=range(4), mixture=groups, pool=32, seq_len=64)
+    elements = take(loader, 40)
+    counts = elements[-1]["counts"]
+    total = sum(one["examples"] for one in counts.values())
+    shares = {name: one["examples"] / total for name, one in counts.items()}
+    assert shares == pytest.approx({"a": 0.25, "b": 0.5, "c": 0.25}, abs=0.03)
+    assert counts["c"]["loss_tokens"] == 3 * counts["c"]["examples"]  # "Ho", "." and EOS
+    assert {0.75} <= set(np.unique(elements[0]["loss_weights"]).tolist())
+
+
+def test_a_dataset_that_is_not_there(open_loader, records):
+    here, gone = DatasetConfig(records, None, 1.0, None, 0.0), DatasetConfig("/gone", None, 1.0, None, 0.0)
+    mixture = {"all": MixtureGroupConfig(1.0, {"here": here, "gone": gone})}
+    with pytest.raises(RecordError, match="dataset gone of the mixture: /gone: not there; prepare it") as caught:
+        open_loader(mixture=mixture)
+    assert caught.value.reason == "no_file"
+    element = next(open_loader(mixture=mixture, missing="report"))
+    assert set(element["counts"]) == {"here"}
+    with pytest.raises(RecordError, match="names no dataset that is there"):
+        open_loader(mixture={"all": MixtureGroupConfig(1.0, {"gone": gone})}, missing="report")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_medium_costs_its_example_and_is_counted(open_loader, folder, workers):
+    loader = open_loader(rows=(0,), max_failure_rate=1.0, workers=workers)
     (folder / "bikes.mp4").write_bytes(b"gone")
     elements = take(loader, 8)
     failures = [failure for element in elements for failure in element["failures"]]
-    counts = elements[-1]["counts"]
-    assert len(failures) == counts["failed"] > 3
-    assert {failure.partition(": ")[0] for failure in failures} == {"clip0", "clip1", "clip2"}
-    assert all("bikes.mp4" in failure for failure in failures)
+    counts = elements[-1]["counts"]["records"]
+    assert len(failures) == counts["failures"]["not_media"] > 3
+    assert all("bikes.mp4" in failure and "record 'clip" in failure for failure in failures)
     assert sum(element["loss_weights"].sum() for element in elements) > 0  # the texts
-    assert counts["failed"] < counts["examples"]
+    shown = [e for element in elements for e in element["examples"][0]]
+    assert {e["id"][:4]: e["failed"] for e in shown} == {"clip": "not_media", "text": None}
+    assert not any(element["crops"].any() for element in elements)
     # The counts are in the state: a restart does not forget failures.
-    (cursor,) = loader.get_state()["rows"].values()
-    assert {key: cursor[key] for key in counts} == counts
+    assert loader.get_state()["counts"]["records"] == counts
+
+
+def test_a_bad_record_costs_itself_and_is_counted(open_loader, write_records):
+    ask = {"style": "text_sft", "user": "Hi.", "answer": "Ho."}
+    good = [{"id": f"t{i}", "messages": [ask]} for i in range(8)]
+    choice = {"style": "a_okvqa_mc", "question": "Which?", "options": ["a", "a"], "correct": 0}
+    bad = {"id": "bad", "messages": [choice]}
+    path = str(write_records(*good, bad))
+    with pytest.raises(RecordError, match=r"record 'bad': .*twice"):
+        open_loader(records=[path])
+    element = take(open_loader(records=[path], rows=(0,), max_failure_rate=0.5, pool=9, seq_len=64), 4)[-1]
+    counts = element["counts"]["records"]
+    assert counts["failures"] == {"bad_options": counts["failures"]["bad_options"]} and counts["examples"] >= 8
 
 
 def test_past_the_failure_rate_the_run_stops_with_the_list(open_loader, folder):
     loader = open_loader(rows=(0,), max_failure_rate=0.5)
     (folder / "bikes.mp4").write_bytes(b"gone")
-    with pytest.raises(FailureRateError, match=r"max_failure_rate = 0.5 allows:\n  clip\d: .*bikes.mp4") as caught:
+    with pytest.raises(FailureRateError, match=r"max_failure_rate = 0.5 allows; the last of them:\n") as caught:
         take(loader, 20)
     # Three of five records fail; the rate is judged over a window (4 examples) at least.
-    assert len(str(caught.value).splitlines()) >= 4
+    assert str(caught.value).count("bikes.mp4") >= 3
+
+
+def test_a_mixture_of_nothing_usable_stops(open_loader, folder, write_records):
+    loader = open_loader(
+        records=[
+            str(
+                write_records(
+                    {"id": "v", "video": "bikes.mp4", "messages": [{"style": "user_qa", "user": "?", "answer": "!"}]}
+                )
+            )
+        ],
+        max_failure_rate=0.9,
+    )
+    (folder / "bikes.mp4").unlink()
+    with pytest.raises(FailureRateError, match=r"bikes\.mp4"):
+        take(loader, 50)
 
 
 def test_dropped_messages_are_counted(open_loader):
     loader = open_loader(rows=(0,), seq_len=290)
-    assert take(loader, 6)[-1]["counts"]["dropped"] > 0
+    assert take(loader, 6)[-1]["counts"]["records"]["dropped"] > 0
 
 
 def test_bad_records_are_named_before_the_first_element(open_loader, write_records, records):
@@ -211,9 +310,9 @@ def test_bad_records_are_named_before_the_first_element(open_loader, write_recor
     with pytest.raises(RecordError) as caught:
         open_loader(records=[str(bad), records], seq_len=100)
     text = str(caught.value)
-    assert "bad.jsonl:1: record 'x': none.mp4: no such file" in text
+    assert "bad.jsonl:1: record 'x': " in text and "none.mp4: no such file" in text
     assert text.count("a row has seq_len = 100") == 3
-    with pytest.raises(RecordError, match="records names no file"):
+    with pytest.raises(RecordError, match="names no dataset that is there"):
         open_loader(records=[])
 
 
@@ -223,6 +322,7 @@ def test_bad_records_are_named_before_the_first_element(open_loader, write_recor
         ({"rows": ()}, "rows are distinct indices"),
         ({"rows": (1, 1)}, "rows are distinct indices"),
         ({"rows": (-1,)}, "rows are distinct indices"),
+        ({"rows": (4,)}, "rows are distinct indices"),
         ({"pool": 0}, "pool is 0"),
         ({"max_failure_rate": 1.5}, "max_failure_rate is 1.5"),
     ],
@@ -232,12 +332,15 @@ def test_bad_settings_are_named(open_loader, changes, message):
         open_loader(**changes)
 
 
-def test_a_closed_loader_ends_its_thread(open_loader):
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_closed_loader_ends_its_thread_and_its_processes(open_loader, workers):
     before = threading.active_count()
-    loader = open_loader(prefetch=2)
+    loader = open_loader(prefetch=2, workers=workers)
     next(loader)
-    assert threading.active_count() == before + 1
+    assert threading.active_count() == before + 1 + workers
+    loader.close()
     loader.close()
     assert threading.active_count() == before
+    assert not [p for p in Path("/proc/self/task").glob("*/children") if p.read_text().strip()]
     with pytest.raises(ValueError, match="closed"):
         next(loader)
