@@ -7,8 +7,8 @@
 Rows of 16,384 tokens and 128 crops, as in fine-tuning, of three kinds: one image an example, ten seconds of film at two
 frames a second, and conversations. Without --photos the images are frames of the film, four to a picture (1280 x 544),
 as JPEG: real pixels, but not a camera's picture. Everything a row takes runs in one thread here, in CPU seconds, which
-other work on the machine hardly touches; `loader` is wall time with a worker a core. Prints tables, a JSON line for each
-kind, and the largest cost.
+other work on the machine hardly touches; `loader` is wall time with a worker a core. Prints tables, a JSON line for
+each kind, and the largest cost.
 """
 
 import argparse

@@ -28,7 +28,7 @@ class Molmo2(nnx.Module):
         self.llm = Llm(c.llm, rngs)
 
     def embed(self, row: Row, run: RunConfig) -> jax.Array:
-        """[B, S, D]: token embeddings with pooled visual features added at their slots. A batch of texts sees nothing."""
+        """[B, S, D]: token embeddings with pooled visual features added at their slots; texts alone cost no vision."""
         dtype = jnp.dtype(run.dtype)
         x_BSD = self.llm.embed(row["tokens"], dtype)
         if row["crops"].shape[1] == 0:  # a config without vision
