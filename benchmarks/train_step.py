@@ -101,18 +101,21 @@ def rows(c: Molmo2Config) -> dict[str, dict[str, np.ndarray]]:
     rng, tok = np.random.default_rng(0), Tokens(c.llm.vocab)
 
     def turn(question: int, answer: int) -> tree.Turn:
-        return tree.Turn(tree.ROOT, *(rng.integers(256, c.llm.vocab, n).tolist() for n in (question, answer)), None)
+        return tree.Turn(
+            tree.ROOT, *(rng.integers(256, c.llm.vocab, n).tolist() for n in (question, answer)), None, 1.0
+        )
 
     def example(visual: layout.VisualTokens, turns: list[tree.Turn]) -> tree.ExampleTokens:
         never = [tok.special(name) for name in layout.VISUAL]
         return tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
 
-    frames = layout.video_tokens([i / 2 for i in range(FRAMES)], tok, "im", "example")
+    options = {"frame_tokens": "im", "image_groups": "example", "timestamps": "per-frame-compact"}
+    frames = layout.video_layout([i / 2 for i in range(FRAMES)], tok, **options).tokens(tok)
     video = example(frames, [turn(*lengths) for lengths in TREE])
     size = len(video.tokens)
     lengths = [size * share // 100 for share in SHARES]
     lengths[-1] += size - sum(lengths)
-    texts = [example(layout.no_visual_tokens(), [turn(n // 4, n - n // 4 - 1)]) for n in lengths]
+    texts = [example(layout.NoVisual().tokens(tok), [turn(n // 4, n - n // 4 - 1)]) for n in lengths]
     out = {
         "video": _row([video], RowShape(size, FRAMES, len(frames.slots), shards=1)),
         "text": _row(texts, RowShape(size, 0, 0, shards=1)),

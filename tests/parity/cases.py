@@ -116,8 +116,8 @@ def case(medium: str, answered: bool) -> Case:
     tok = Tokens()
     visual, pooling, crops = _look(medium, tok)
     turns = [
-        tree.Turn(tree.ROOT, tok.encode(f"{medium}: where is it?"), tok.encode("on the left"), None),
-        tree.Turn(0, tok.encode("and what comes then?"), tok.encode("it has gone") if answered else None, None),
+        tree.Turn(tree.ROOT, tok.encode(f"{medium}: where is it?"), tok.encode("on the left"), None, 1.0),
+        tree.Turn(0, tok.encode("and what comes then?"), tok.encode("it has gone") if answered else None, None, 1.0),
     ]
     never = [tok.special(name) for name in layout.VISUAL]
     example = tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
@@ -140,13 +140,15 @@ def _look(medium: str, tok: Tokens) -> tuple[layout.VisualTokens, np.ndarray, np
 
     if medium == "video":
         crops = np.stack([image.frame_view(pixels(50, 60)) for _ in TIMES])
-        return layout.video_tokens(TIMES, tok, "im", "example"), image.frame_pooling(len(TIMES)), crops
+        options = {"frame_tokens": "im", "image_groups": "example", "timestamps": "per-frame-compact"}
+        visual = layout.video_layout(TIMES, tok, **options).tokens(tok)
+        return visual, image.frame_pooling(len(TIMES)), crops
     if medium == "text":
-        return layout.no_visual_tokens(), np.empty((0, 9), np.int32), np.empty((0, 729, 588), np.uint8)
+        return layout.NoVisual().tokens(tok), np.empty((0, 9), np.int32), np.empty((0, 729, 588), np.uint8)
     tokens, groups, pooling, crops = [], [], [], []
     for number, tiling in enumerate(TILINGS[medium], 1):
         name = tok.encode(f"Image {number}") if medium == "images" else []
-        visual, patches = layout.image_tokens(tiling, tok), image.image_pooling(tiling)
+        visual, patches = layout.images_layout([tiling], tok, "example").tokens(tok), image.image_pooling(tiling)
         tokens += [*name, *visual.tokens]
         groups += [0] * len(name) + [1] * len(visual.tokens)  # all images of an example are one group
         pooling.append(np.where(patches < 0, patches, patches + PATCHES * sum(map(len, crops))))

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from molmo2_jax import sharding
-from molmo2_jax.models import connector, llm, vit
+from molmo2_jax.models import llm
 from molmo2_jax.models import params as parameters
 from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.molmo2 import logits
@@ -50,8 +50,6 @@ def watched() -> Iterator[dict]:
         return x_BSD, x_BSD
 
     with (
-        keep(vit.Vit, "features"),
-        keep(connector.Connector, "visual"),
         keep(llm.Llm, "llm"),
         mock.patch.object(llm.Block, "__call__", block),
     ):
@@ -66,6 +64,9 @@ def everything(s: Structure, params: parameters.Params, row) -> tuple[dict, jax.
         with watched() as seen:
             x = model.embed(row, RUN)
             sums = model.losses_of(x, row, RUN)
+        # What `embed` computes in a branch of its own, from which nothing can be watched.
+        seen["features"] = model.vit(row["crops"], jax.numpy.dtype(RUN.dtype), RUN.remat)
+        seen["visual"] = model.connector(seen["features"], row["pooling"])
         return (sums.cross_entropy + Z_LOSS * sums.z) / sums.weight, seen | {"embedded": x}
 
     (value, seen), grads = jax.value_and_grad(loss, has_aux=True)(params)

@@ -221,7 +221,8 @@ def test_several_turns(processor, tokenizer, photos, ask):
     assert theirs["input_ids"].tolist() == [before + list(itertools.chain(*bodies))]
     # Training has one token more after an answer that others follow: its EOS. The released template has none there.
     (plan,) = ask(path).media
-    visual, eos = layout.image_tokens(plan.tiling, tokenizer), tokenizer.eos_id
+    visual = layout.images_layout([plan.tiling], tokenizer, "example").tokens(tokenizer)
+    eos = tokenizer.eos_id
     trained = tree.lay_out(visual, turns, bos=eos, eos=eos, length_weight=4.0, never_targets=[]).tokens.tolist()
     assert trained == [*before, *bodies[0], eos, *bodies[1], eos, *bodies[2]]
 

@@ -27,7 +27,7 @@ def read(user, options):
     for names, _ in ask_choice.NAMES.values():
         for marker in (*ask_choice.COMMON_MARKERS, *ask_choice.ODD_MARKERS):
             parts = [marker.format(name) + option for name, option in zip(names, options, strict=False)]
-            if re.search(r"(?:;| \|\|\|)?\s".join(map(re.escape, parts)), user):
+            if re.search(r"(?:^|\s)" + r"(?:;| \|\|\|)?\s".join(map(re.escape, parts)), user):
                 return list(zip(names, parts, strict=False))
     bullet = f"(?:[{''.join(ask_choice.BULLETS)}] )?"
     assert re.search(r"(?:;| \|\|\|)?\s".join(bullet + re.escape(option) for option in options), user), user
