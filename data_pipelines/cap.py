@@ -13,6 +13,9 @@ from data_pipelines.entry import Draft, Entry, Row, Skipped
 
 LEAST_SCORE = 3  # of an annotation, as the recipe's name says ("captions_min_3")
 
+# Videos that the reference leaves out because their files are broken; a better copy of one would be decoded, or not.
+BROKEN = {"0OfUqrbRa2Y", "mTXBQzptWAg", "NyuA4FatDQk", "a_", "gsfIHiBB6xE", "bXApJtAf6Qo", "N8BlpYSpgg4"}
+
 STYLES = {  # column -> style
     "video_caption": "video_short_caption",
     "merged_caption": "video_merged_caption",
@@ -24,7 +27,9 @@ def drafts(rows: Iterable[Row], skipped: Skipped) -> Iterator[Draft]:
     """A record a video, a branch for each caption it has."""
     for row in rows:
         captions = [(style, row[column]) for column, style in STYLES.items() if row[column] and row[column].strip()]
-        if row["annotation_score"] is None or row["annotation_score"] < LEAST_SCORE:
+        if row["video_id"] in BROKEN:
+            skipped["broken video"] += 1
+        elif row["annotation_score"] is None or row["annotation_score"] < LEAST_SCORE:
             skipped[f"score below {LEAST_SCORE}"] += 1
         elif not captions:
             skipped["no caption"] += 1

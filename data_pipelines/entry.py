@@ -7,6 +7,8 @@ A draft is a light record (molmo2_jax/data/record.py) that names its media by fi
 once, and puts in its place where it lies and how large it is:
 
     {"id": "9f-0", "image": "9f.jpg", ...}   ->   {"id": "9f-0", "image": {"at": "media-00000.array_record#4", ...
+
+A medium that came from a URL may say what it was when it was annotated: {"file": "9f.jpg", "sha256": "2cf24dba..."}.
 """
 
 import collections
@@ -15,6 +17,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Row = Mapping[str, object]  # a row of the published table
 Draft = dict
+
+
+class PrepareError(ValueError):
+    """A dataset that cannot be prepared."""
 
 
 class Skipped(collections.Counter):
@@ -27,6 +33,7 @@ class Entry:
 
     `fields` are the columns that every row must have; `drafts(rows, skipped)` makes light records of them and counts
     what it leaves out. It is a pure function: no file is opened, nothing is drawn but by a hash of what is in the row.
+    `held_out` is a column and the evaluation set whose values in it no row of training may have.
     """
 
     name: str
@@ -34,11 +41,15 @@ class Entry:
     license: str
     fields: tuple[str, ...]
     drafts: Callable[[Iterable[Row], Skipped], Iterator[Draft]]
+    held_out: tuple[str, str] | None = None
 
-    def check(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The rows, each with all its fields. Raises KeyError that names row and field."""
+    def check(self, rows: Iterable[Row], skipped: Skipped, held_out: frozenset = frozenset()) -> Iterator[Row]:
+        """The rows that are not `held_out`, each with all its fields. Raises PrepareError that names row and field."""
         for number, row in enumerate(rows):
             missing = [field for field in self.fields if field not in row]
             if missing:
-                raise KeyError(f"{self.name}: row {number} has no {', '.join(missing)}; it has {', '.join(row)}")
-            yield row
+                raise PrepareError(f"{self.name}: row {number} has no {', '.join(missing)}; it has {', '.join(row)}")
+            if held_out and row[self.held_out[0]] in held_out:
+                skipped["held out for evaluation"] += 1
+            else:
+                yield row

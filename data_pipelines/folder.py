@@ -9,6 +9,7 @@ The folder appears when it is whole. Every medium is probed here, so that traini
 back as training will, so that what cannot be used is counted here and not there.
 """
 
+import hashlib
 import json
 import pathlib
 import shutil
@@ -18,18 +19,16 @@ from collections.abc import Iterable
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from data_pipelines.entry import Draft, Entry, Skipped
+from data_pipelines.entry import Draft, Entry, PrepareError, Skipped
 from molmo2_jax.data.archive import media_shard, record_shard
-from molmo2_jax.data.failure import ExampleError
+from molmo2_jax.data.failure import ExampleError, MediaError
 from molmo2_jax.data.media import Location, open_image, open_video
 from molmo2_jax.data.record import read_record
 
+VERSION = "1.0.0"  # of what the builders make of published rows
 MEDIA_SHARD_BYTES = 1 << 30
 RECORDS_A_SHARD = 100_000
-
-
-class PrepareError(ValueError):
-    """A dataset that cannot be prepared."""
+TAIL = 0.5  # s that a clip may outlast its file: tables state the film's length, a file at two frames a second its own
 
 
 def write_folder(
@@ -54,6 +53,7 @@ def write_folder(
             "examples": len(lines),
             "dataset": entry.name,
             "source": entry.hub,
+            "version": VERSION,
             "license": entry.license,
             "media": store.count,
             "left_out": dict(sorted(skipped.items())),
@@ -96,12 +96,17 @@ class _MediaStore:
                 found[kind] = self._one(draft[kind], kind)
         if "images" in draft:
             found["images"] = [self._one(name, "image") for name in draft["images"]]
+        if "clip" in draft and "video" in found:
+            start, end = draft["clip"]
+            duration = found["video"]["duration"]
+            found["clip"] = [start, duration if duration < end <= duration + TAIL else end]
         return found
 
-    def _one(self, name: str, kind: str) -> dict:
+    def _one(self, medium: str | dict, kind: str) -> dict:
+        name, sha256 = (medium, None) if isinstance(medium, str) else (medium["file"], medium["sha256"])
         if (name, kind) not in self._known:
             try:
-                self._known[name, kind] = self._store(name, kind)
+                self._known[name, kind] = self._store(name, sha256, kind)
             except ExampleError as error:
                 self._known[name, kind] = error
         known = self._known[name, kind]
@@ -109,15 +114,18 @@ class _MediaStore:
             raise known
         return known
 
-    def _store(self, name: str, kind: str) -> dict:
+    def _store(self, name: str, sha256: str | None, kind: str) -> dict:
         location = Location(str(self._source), name)
+        location.source()  # raises where there is no such file
+        data = (self._source / name).read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            raise MediaError(f"{location}: not the file that was annotated, by its SHA-256", "other_file")
         if kind == "video":
             medium = open_video(location, None)
             facts = {"width": medium.width, "height": medium.height, "duration": medium.duration}
         else:
             width, height = open_image(location).size
             facts = {"width": width, "height": height}
-        data = (self._source / name).read_bytes()
         if self._writer is None or self._bytes + len(data) > MEDIA_SHARD_BYTES:
             self.close()
             self._shard, self._entries, self._bytes = self._shard + 1, 0, 0

@@ -2,12 +2,12 @@
 
 Published row (allenai/pixmo-points):
 
-    image_url, label, points [{"x": 10.5, "y": 20.0}, ...] in percent,
+    image_url, image_sha256, label, count, points [{"x": 10.5, "y": 20.0}, ...] in percent,
     collection_method ("pointing", or "counting" for images with many of a kind)
 
-Images are files named by the SHA-256 of their URL. All labels of an image are asked in one record, cut where it would
-have more than 60 points; every record comes twice, to count and to point. Source: public reference
-pixmo_datasets.py:170-212.
+Images are files named by the SHA-256 of their URL; one that is no longer the image of `image_sha256` is left out, and
+those of the evaluation set are. All labels of an image are asked in one record, cut where it would have more than 60
+points; every record comes twice, to count and to point. Source: public reference pixmo_datasets.py:170-212.
 """
 
 import hashlib
@@ -28,16 +28,17 @@ def drafts(rows: Iterable[Row], skipped: Skipped, method: str) -> Iterator[Draft
             skipped[f"not collected by {method}"] += 1
         elif len(row["points"]) > MOST:
             skipped[f"more than {MOST} points"] += 1
-        elif not row["label"].strip():
+        elif not (row["label"] or "").strip():
             skipped["no label"] += 1
         else:
             images.setdefault(row["image_url"], []).append(row)
     for url, labels in images.items():
-        image = hashlib.sha256(url.encode()).hexdigest()
+        name = hashlib.sha256(url.encode()).hexdigest()
+        image = {"file": name, "sha256": labels[0]["image_sha256"]}
         for number, part in enumerate(_parts(labels)):
             for style in STYLES:
                 messages = [{"style": style, "answer": _answer(row)} for row in part]
-                yield {"id": f"{image[:16]}-{number}-{style}", "image": image, "messages": messages}
+                yield {"id": f"{name[:16]}-{number}-{style}", "image": image, "messages": messages}
 
 
 def _parts(labels: list[Row]) -> Iterator[list[Row]]:
@@ -62,8 +63,9 @@ def _entry(name: str, method: str) -> Entry:
         name=name,
         hub="allenai/pixmo-points",
         license="ODC-BY-1.0",
-        fields=("image_url", "label", "points", "collection_method"),
+        fields=("image_url", "image_sha256", "label", "points", "collection_method"),
         drafts=lambda rows, skipped: drafts(rows, skipped, method),
+        held_out=("image_url", "allenai/pixmo-points-eval"),
     )
 
 

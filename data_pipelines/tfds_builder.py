@@ -8,18 +8,17 @@ reads (folder.py). Neither needs tensorflow: TFDS writes and reads ArrayRecords 
 
 import json
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_pipelines.entry import Draft, Entry, Row, Skipped
+from data_pipelines.entry import Draft, Entry
+from data_pipelines.folder import VERSION
 
-VERSION = "1.0.0"
 
-
-def builder(entry: Entry, rows: Iterable[Row], data_dir: pathlib.Path, skipped: Skipped) -> tfds.core.DatasetBuilder:
-    """The TFDS builder of an entry, with `rows` for its published table; `skipped` counts what it leaves out."""
+def builder(entry: Entry, made: Iterator[Draft], data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
+    """The TFDS builder of an entry, with the drafts `made` of its published rows for examples."""
 
     class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         name = entry.name
@@ -38,7 +37,7 @@ def builder(entry: Entry, rows: Iterable[Row], data_dir: pathlib.Path, skipped: 
             return {"train": self._generate_examples()}
 
         def _generate_examples(self):
-            for number, draft in enumerate(entry.drafts(entry.check(rows), skipped)):
+            for number, draft in enumerate(made):
                 yield number, {"record": json.dumps(draft, ensure_ascii=False).encode()}
 
     return Builder(data_dir=str(data_dir), file_format="array_record")

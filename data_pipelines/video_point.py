@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from data_pipelines.entry import Draft, Entry, Row, Skipped
 
-WHOLE = 63.0  # s; longer videos are shown by the row's clip only: 128 frames at two a second reach 63.5 s
+WHOLE = 63.0  # s; longer videos are shown by the row's clip only, which is no longer either: 128 frames reach 63.5 s
 STEP = 0.5  # s between the frames that were annotated
 CONVERSATIONS = 5  # one video in so many becomes a conversation
 PERCENT = [100, 100]
@@ -25,20 +25,39 @@ def drafts(rows: Iterable[Row], skipped: Skipped, least: int, most: int) -> Iter
     """Records of the rows that have `least` to `most` points."""
     together: dict[str, list[Row]] = {}
     for row in rows:
-        count = sum(map(len, row["points"]))
-        if row["annotator_unsure"]:
-            skipped["annotator unsure"] += 1
-        elif not least <= count <= most:
-            skipped[f"not {least} to {most} points"] += 1
-        elif row["video_duration"] <= WHOLE:
+        short = row["video_duration"] <= WHOLE
+        span = (0.0, row["video_duration"]) if short else (row["clip_start"], row["clip_end"])
+        fault = _fault(row, span, least, most)
+        if fault is not None:
+            skipped[fault] += 1
+        elif short:
             together.setdefault(row["video_id"], []).append(row)
-        elif row["clip_start"] is None or row["clip_end"] is None:
-            skipped["long video without a clip"] += 1
         else:
-            clip = [float(row["clip_start"]), float(row["clip_end"])]
+            clip = [float(time) for time in span]
             yield _record(f"{row['video_id']}-{row['label']}-{clip[0]:g}", [row], clip)
     for video, group in together.items():
         yield _record(video, group, None)
+
+
+def _fault(row: Row, span: tuple[float | None, float | None], least: int, most: int) -> str | None:
+    """Why a row is left out, None if it is not; `span` is what would be shown of the video, in seconds."""
+    times = row["two_fps_timestamps"]
+    if row["annotator_unsure"]:
+        return "annotator unsure"
+    if len(times) != len(row["points"]):
+        return "not a list of points for each time"
+    if not least <= sum(map(len, row["points"])) <= most:
+        return f"not {least} to {most} points"
+    if None in span:
+        return "long video without a clip"
+    start, end = span
+    if not 0 <= start < end <= row["video_duration"]:
+        return "clip outside the video"
+    if end - start > WHOLE:
+        return f"clip longer than {WHOLE:g} s"
+    if not all(start <= time <= end for time in times):
+        return "time outside the clip"
+    return None
 
 
 def _record(name: str, rows: Sequence[Row], clip: list[float] | None) -> Draft:

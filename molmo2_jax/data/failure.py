@@ -11,6 +11,7 @@ REASONS = {  # what a count of failures is filed under
     "no_file": "the medium is not there",
     "unreadable": "the medium is there, but its bytes could not be read",
     "empty_file": "the medium has no bytes",
+    "other_file": "the medium is not the one that was annotated",
     "not_media": "the file is no image or video, or one of a kind that is not read",
     "no_video": "a file with sound or covers only",
     "no_frames": "a video without frames, or of zero duration",

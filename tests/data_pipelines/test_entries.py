@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_pipelines import cap, pixmo_points, video_point
-from data_pipelines.entry import Skipped
+from data_pipelines.entry import PrepareError, Skipped
 
 SAMPLES = Path(__file__).parents[2] / "data_pipelines" / "samples"
 
@@ -17,7 +17,7 @@ def rows(name):
 
 def made(entry, rows):
     skipped = Skipped()
-    return list(entry.drafts(entry.check(rows), skipped)), dict(skipped)
+    return list(entry.drafts(entry.check(rows, skipped), skipped)), dict(skipped)
 
 
 FEW, SOME, MANY = video_point.ENTRIES
@@ -66,6 +66,25 @@ def test_a_long_video_is_its_clip_and_times_fall_on_its_grid():
     assert len({record["id"] for record in records}) == 2  # a clip each
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"points": [[]]}, "not a list of points for each time"),
+        ({"two_fps_timestamps": [1.0, 30.5]}, "time outside the clip"),  # of a short video: its whole length
+        ({"video_duration": 200.0}, "long video without a clip"),
+        ({"video_duration": 200.0, "clip_start": 1.0}, "long video without a clip"),
+        ({"video_duration": 200.0, "clip_start": 0.0, "clip_end": 63.5}, "clip longer than 63 s"),
+        ({"video_duration": 200.0, "clip_start": 190.0, "clip_end": 201.0}, "clip outside the video"),
+        ({"video_duration": 200.0, "clip_start": 9.0, "clip_end": 9.0}, "clip outside the video"),
+        ({"video_duration": 200.0, "clip_start": 1.5, "clip_end": 60.0}, "time outside the clip"),
+        ({"annotator_unsure": True}, "annotator unsure"),
+    ],
+)
+def test_a_row_that_cannot_be_shown_is_left_out_alone(changes, reason):
+    ((record,), skipped) = made(FEW, [point_row(), point_row(label="dog", **changes)])
+    assert skipped == {reason: 1} and len(record["messages"]) == 1
+
+
 def test_one_video_in_five_is_a_conversation():
     several = [point_row(label=label) for label in ("cat", "dog", "bird")]
     chained = 0
@@ -96,6 +115,7 @@ def test_captions_are_branches_by_what_they_describe():
     ((short,), _) = made(entry, [row | {"merged_caption": " ", "video_frame_merged_caption": None}])
     assert len(short["messages"]) == 1
     assert made(entry, [row | dict.fromkeys(cap.STYLES, "")]) == ([], {"no caption": 1})
+    assert made(entry, [row | {"video_id": "N8BlpYSpgg4"}]) == ([], {"broken video": 1})
     assert made(entry, [row | {"annotation_score": None}]) == ([], {"score below 3": 1})
 
 
@@ -108,13 +128,19 @@ def test_points_of_an_image_come_to_count_and_to_point():
         "pointing"
     ] * 2
     assert [m["answer"]["label"] for m in records[2]["messages"]] == ["black car", "bicycle", "giraffe"]
-    assert (SAMPLES / "media" / records[0]["image"]).is_file()
+    assert (SAMPLES / "media" / records[0]["image"]["file"]).is_file()
     assert len(made(high, rows("pixmo_points"))[0]) == 2
 
 
 def pixmo(count, label="a", **changes):
     points = [{"x": 1.0, "y": 2.0}] * count
-    return {"image_url": "u", "label": label, "points": points, "collection_method": "pointing"} | changes
+    return {
+        "image_url": "u",
+        "image_sha256": "5e",
+        "label": label,
+        "points": points,
+        "collection_method": "pointing",
+    } | changes
 
 
 @pytest.mark.parametrize(
@@ -127,6 +153,11 @@ def test_a_record_has_sixty_points_at_most(counts, parts):
     assert skipped.get("more than 60 points", 0) == sum(n > 60 for n in counts)
 
 
+def test_a_row_without_a_label_is_left_out():
+    records, skipped = made(pixmo_points.ENTRIES[0], [pixmo(1, label=None), pixmo(1, label=" "), pixmo(1)])
+    assert len(records) == 2 and skipped == {"no label": 2}
+
+
 def test_points_a_hair_outside_are_brought_in():
     row = pixmo(0, points=[{"x": -0.2, "y": 100.4}])
     (record, _), _ = made(pixmo_points.ENTRIES[0], [row])
@@ -136,5 +167,11 @@ def test_points_a_hair_outside_are_brought_in():
 def test_a_row_without_a_column_is_named():
     row = pixmo(1)
     del row["points"]
-    with pytest.raises(KeyError, match="pixmo_points: row 1 has no points"):
+    with pytest.raises(PrepareError, match="pixmo_points: row 1 has no points"):
         made(pixmo_points.ENTRIES[0], [pixmo(1), row])
+
+
+def test_rows_of_the_evaluation_set_are_left_out():
+    skipped, entry = Skipped(), pixmo_points.ENTRIES[0]
+    kept = list(entry.check([pixmo(1), pixmo(2, image_url="v"), pixmo(3)], skipped, frozenset({"u", "w"})))
+    assert [len(row["points"]) for row in kept] == [2] and skipped == {"held out for evaluation": 2}
