@@ -16,7 +16,7 @@ MODELS = {  # preset, the language model it starts from, rows of that one's embe
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What follows the colon of a stage's config, separated by commas: "8b,data=gs://bucket/molmo2,from=runs/stage1".
+    """What follows the colon of a stage's config, separated by commas: "8b,data=/mnt/molmo2,from=runs/stage1".
 
     `4b`, `8b` or `o7b` picks the model; `debug` shrinks the run to 5 steps of a tiny one on the samples that ship with
     the project. `data` is the folder of prepared datasets, `from` the workdir of the stage before.

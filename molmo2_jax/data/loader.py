@@ -91,9 +91,8 @@ class Data:
             raise ValueError(f"rows are distinct indices into the {streams} rows of the global batch, not {list(rows)}")
         schedule = Schedule(self.rates, self.lengths, seed=seed, streams=streams, pool=self.cfg.pool)
         pool = DecodePool(self.cfg.workers)
-        return Loader(
-            _Batches([Stream(self, schedule, seed, row) for row in rows], self, pool), pool, self.cfg.prefetch
-        )
+        batches = _Batches([Stream(self, schedule, seed, row) for row in rows], self, pool)
+        return Loader(batches, pool, self.cfg.prefetch, self.rates)
 
 
 def _open_all(settings: Mapping[str, DatasetConfig]) -> tuple[dict[str, Dataset], list[str]]:
@@ -290,11 +289,12 @@ class Loader(grain.DatasetIterator):
     `get_state()` after k elements restores to element k + 1 by `set_state`, however far the work has run ahead, on this
     or another number of hosts; it is JSON of the form {"rows": {"0": {"window": 3, "row": 1}, ...}, "counts": ...}.
 
-    An element past `max_failure_rate` raises FailureRateError.
+    `rates`: the configured share of each dataset. An element past `max_failure_rate` raises FailureRateError.
     """
 
-    def __init__(self, batches: _Batches, pool: DecodePool, prefetch: int):
+    def __init__(self, batches: _Batches, pool: DecodePool, prefetch: int, rates: Mapping[str, float]):
         super().__init__()
+        self.rates = rates
         self._pool = pool
         self._ahead = iter(grain.experimental.ThreadPrefetchIterDataset(_Once(batches), prefetch_buffer_size=prefetch))
 

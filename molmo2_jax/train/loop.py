@@ -111,7 +111,8 @@ def _run(c: TrainConfig, workdir, architecture, mesh, data, checkpoints, state, 
             rows = next(data)
             for failure in rows["failures"]:
                 say(f"step {number}: {failure}")
-            stats = meter.batch(rows) | counts_as_stats(Counts.from_json(rows["counts"]))
+            counts = Counts.from_json(rows["counts"])
+            stats = meter.batch(rows) | counts_as_stats(counts)
             state, metrics = step(state, sharding.put_rows({name: rows[name] for name in FIELDS}, mesh))
             if pending is not None:
                 _report(c, writer, meter, *pending)
@@ -120,6 +121,7 @@ def _run(c: TrainConfig, workdir, architecture, mesh, data, checkpoints, state, 
                 _report(c, writer, meter, *pending)  # a state that is not finite must not become a checkpoint
                 pending = None
                 checkpoints.save(state, data, c, architecture)
+                say(f"step {number}: drawn since step 0\n{counts.table(data.rates)}")
             if stop.requested and number < c.steps:
                 checkpoints.wait()
                 raise Preempted(number)

@@ -130,6 +130,8 @@ def test_the_stages_run_in_small_each_from_the_one_before(tmp_path, capsys, monk
         err = capsys.readouterr().err
         assert int(state.step) == 5
         assert "datasets missing: not drawn" in err and "pixmo_points_train" in err
+        table = err[err.index("step 5: drawn since step 0") :]
+        assert "wanted" in table and "pixmo_points_train" in table
         if before is not None:
             assert str(before) in err  # said where its numbers come from
         assert checkpoint.newest_step(workdir).name == "5"
