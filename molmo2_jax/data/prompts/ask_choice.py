@@ -10,28 +10,28 @@ COMMON_MARKERS = ("{}. ", "{}) ", "{}: ", "({}) ")
 
 # Rarer ones. None could be taken for a part of the option behind it or of the number in it.
 ODD_MARKERS = (
-    "{}; ",
-    "{} ",
-    "{}.  ",
-    "{}    ",
-    "{}\t",
-    "{})",
-    "({})",
-    "{}:",
-    "{}=",
-    "{} = ",
     "{} - ",
+    "{} | ",
+    "{} ~ ",
+    "{} = ",
     "{} -> ",
     "{} => ",
+    "{} : ",
+    "{} ",
+    "{}, ",
+    "{}; ",
     "{}> ",
+    "{}/ ",
+    "{}:",
+    "{})",
+    "({})",
     "[{}] ",
-    "[{}]",
-    "{{{}}} ",
     "<{}> ",
+    "{{{}}} ",
     "#{}: ",
 )
 
-BULLETS = ("•", "◦", "▪", "▫", "‣", "⁃", "∙", "○", "●", "□")
+BULLETS = ("-", "*", "+", "•", "·", "–", "▸", "■", "○", "◆")
 INLINE_SEPARATORS = (";", " |||", "")  # each followed by a space; the empty one only between options with markers
 
 NAMES = {  # what options may be called, and the word for it

@@ -29,7 +29,7 @@ def read(user, options):
             parts = [marker.format(name) + option for name, option in zip(names, options, strict=False)]
             if re.search(r"(?:^|\s)" + r"(?:;| \|\|\|)?\s".join(map(re.escape, parts)), user):
                 return list(zip(names, parts, strict=False))
-    bullet = f"(?:[{''.join(ask_choice.BULLETS)}] )?"
+    bullet = f"(?:(?:{'|'.join(map(re.escape, ask_choice.BULLETS))}) )?"
     assert re.search(r"(?:;| \|\|\|)?\s".join(bullet + re.escape(option) for option in options), user), user
     return [("", option) for option in options]
 
