@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molmo2_jax.data.annotations import Choice
@@ -52,6 +52,7 @@ def test_every_layout_reads_back_and_the_answer_names_the_right_option(labelled)
 words = st.text("abcdefghijklmnopqrstuvwxyz{}%; ", min_size=4, max_size=12).map(str.strip).filter(lambda s: len(s) > 3)
 
 
+@settings(max_examples=50)
 @given(st.lists(words, min_size=1, max_size=26, unique=True), st.data(), st.integers(0, 2**32))
 def test_any_options_read_back(options, data, seed):
     right = data.draw(st.integers(0, len(options) - 1))

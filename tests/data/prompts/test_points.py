@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molmo2_jax.data.annotations import InlinePoints, Points
@@ -166,6 +166,7 @@ def test_labels_that_no_tag_can_hold_cost_the_example(label):
     assert caught.value.reason == "unwritable"
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(1, 4), st.floats(0, 1), st.floats(0, 1)), max_size=5),
     st.text("{}<|>ab %s", min_size=1, max_size=8),

@@ -4,7 +4,7 @@ import string
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molmo2_jax.data.prompts import ask_choice, no_pointing
@@ -107,6 +107,7 @@ def test_templates_of_videos_speak_of_videos(name):
     assert not [template for template in TEMPLATES[name] if any(word in template for word in words)]
 
 
+@settings(max_examples=50)
 @given(st.sampled_from(sorted(TEMPLATES)), st.text(max_size=20), st.integers(0, 2**32))
 def test_texts_survive_every_template(name, text, seed):
     values = dict.fromkeys(keywords(name), f"{text}{{label}} {{0}} }}{{ <|im_end|> %s")
