@@ -118,26 +118,47 @@ def test_a_running_loader_can_be_set_back(open_loader):
     assert all(same(a, b) for a, b in zip(first, take(loader, 4), strict=True))
 
 
-@pytest.mark.parametrize(("hosts", "workers"), [(1, 0), (2, 0), (4, 0), (1, 2), (2, 1)])
-def test_a_run_goes_on_byte_by_byte_on_any_number_of_hosts(open_loader, hosts, workers):
+SAMPLES = Path(__file__).parents[2] / "experiments" / "samples"
+
+
+@pytest.fixture
+def mixed(write_records):
+    """Images, clips and texts, as a mixture for longer runs: prepared media are small and quick to decode."""
+    ask = {"style": "text_sft", "user": "Hi.", "answer": "Ho."}
+    texts = write_records(*({"id": str(i), "messages": [ask] * 3} for i in range(5)), name="texts.jsonl")
+    sources = {"points": SAMPLES / "pixmo_points", "clips": SAMPLES / "molmo2_video_point_0_5", "texts": texts}
+    datasets = {name: DatasetConfig(str(source), 1.0, 1.0, None, 0.0) for name, source in sources.items()}
+    changes = {"mixture": {"all": MixtureGroupConfig(1.0, datasets)}, "prompts": "templates", "max_crops": 2}
+    return changes | {"seq_len": 900, "crops": 6, "pooled": 700, "overflow": "split", "pool": 6}
+
+
+@pytest.mark.parametrize(
+    ("stop", "hosts", "workers", "batches"), [(0, 1, 0, 4), (3, 2, 0, 4), (17, 4, 0, 50), (3, 1, 2, 50), (5, 2, 1, 4)]
+)
+def test_a_run_goes_on_byte_by_byte_on_any_number_of_hosts(open_loader, mixed, stop, hosts, workers, batches):
     rows = range(4)
-    straight = open_loader(rows=rows)
-    take(straight, 3)
+    straight = open_loader(rows=rows, **mixed)
+    take(straight, stop)
     # Saved by two hosts, which share the rows.
-    halves = [open_loader(rows=half, workers=workers) for half in ((0, 1), (2, 3))]
+    halves = [open_loader(rows=half, **mixed) for half in ((0, 1), (2, 3))]
     for half in halves:
-        take(half, 3)
+        take(half, stop)
     state = merge_states([json.loads(json.dumps(half.get_state())) for half in halves])
     assert state == straight.get_state()
-    expected = take(straight, 10)
-    resumed = [open_loader(rows=rows[h::hosts], workers=workers) for h in range(hosts)]
+    expected = take(straight, batches)
+    resumed = [open_loader(rows=rows[host::hosts], **mixed, workers=workers) for host in range(hosts)]
     for host, loader in enumerate(resumed):
         loader.set_state(state)
-        for a, b in zip(expected, take(loader, 10), strict=True):
+        for a, b in zip(expected, take(loader, batches), strict=True):
             for name in FIELDS:
                 assert a[name][host::hosts].tobytes() == b[name].tobytes(), name
             assert a["examples"][host::hosts] == b["examples"]
     assert merge_states([loader.get_state() for loader in resumed]) == straight.get_state()
+    assert {e["dataset"] for batch in expected for row in batch["examples"] for e in row} == {
+        "points",
+        "clips",
+        "texts",
+    }
 
 
 def test_a_state_of_other_rows_is_refused(open_loader):
