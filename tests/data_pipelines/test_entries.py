@@ -41,7 +41,7 @@ def test_points_of_a_short_video_stand_in_one_record():
     assert (count["style"], count["question"]) == ("video_point_count", "How many bicycles does the video show?")
     assert point["style"] == "video_point" and "question" not in point
     assert count["answer"] == point["answer"]
-    assert count["answer"]["points"][0] == {"time": 1.5, "x": 60.2, "y": 85.3}
+    assert count["answer"]["points"][0] == {"time": 1.5, "x": 62.0, "y": 88.0}
     assert count["answer"]["scale"] == [100, 100]
     assert car["messages"][1]["any"][0]["answer"]["points"] == []  # none to be seen is an answer
 
