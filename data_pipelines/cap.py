@@ -44,6 +44,7 @@ ENTRIES = (
         hub="allenai/Molmo2-Cap",
         license="ODC-BY-1.0",
         fields=("video_id", "annotation_score", *STYLES),
+        nullable=("annotation_score", *STYLES),
         drafts=drafts,
     ),
 )

@@ -13,7 +13,7 @@ points; every record comes twice, to count and to point. Source: public referenc
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from data_pipelines.entry import Draft, Entry, Row, Skipped
+from data_pipelines.entry import Draft, Entry, Row, Skipped, is_place
 
 MOST = 60  # points of a label, and of a record
 PERCENT = [100, 100]
@@ -28,8 +28,10 @@ def drafts(rows: Iterable[Row], skipped: Skipped, method: str) -> Iterator[Draft
             skipped[f"not collected by {method}"] += 1
         elif len(row["points"]) > MOST:
             skipped[f"more than {MOST} points"] += 1
-        elif not (row["label"] or "").strip():
+        elif not row["label"].strip():
             skipped["no label"] += 1
+        elif not all(map(is_place, row["points"])):
+            skipped["a point without x or y"] += 1
         else:
             images.setdefault(row["image_url"], []).append(row)
     for url, labels in images.items():

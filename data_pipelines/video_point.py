@@ -13,7 +13,8 @@ import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from data_pipelines.entry import Draft, Entry, Row, Skipped
+from data_pipelines.entry import Draft, Entry, Row, Skipped, is_place
+from molmo2_jax.data.complaints import is_number
 
 WHOLE = 63.0  # s; longer videos are shown by the row's clip only, which is no longer either: 128 frames reach 63.5 s
 STEP = 0.5  # s between the frames that were annotated
@@ -44,9 +45,16 @@ def _fault(row: Row, span: tuple[float | None, float | None], least: int, most: 
     times = row["two_fps_timestamps"]
     if row["annotator_unsure"]:
         return "annotator unsure"
-    if len(times) != len(row["points"]):
+    if not row["label"].strip():
+        return "no label"
+    if len(times) != len(row["points"]) or None in row["points"] or not all(map(is_number, times)):
         return "not a list of points for each time"
-    if not least <= sum(map(len, row["points"])) <= most:
+    places = [place for at_once in row["points"] for place in at_once]
+    if not all(map(is_place, places)):
+        return "a point without x or y"
+    if not all(0 <= place[axis] <= 100 for place in places for axis in ("x", "y")):
+        return "a point outside the frame"
+    if not least <= len(places) <= most:
         return f"not {least} to {most} points"
     if None in span:
         return "long video without a clip"
@@ -84,7 +92,7 @@ def _message(row: Row, style: str, start: float) -> Draft:
         for place in places
     ]
     answer = {"label": row["label"], "points": points, "scale": PERCENT}
-    question = {"question": row["question"]} if style == "video_point_count" and row["question"] else {}
+    question = {"question": row["question"]} if style == "video_point_count" and (row["question"] or "").strip() else {}
     return {"style": style, **question, "answer": answer}
 
 
@@ -109,6 +117,7 @@ def _entry(least: int, most: int) -> Entry:
             "points",
             "annotator_unsure",
         ),
+        nullable=("clip_start", "clip_end", "question", "annotator_unsure"),
         drafts=lambda rows, skipped: drafts(rows, skipped, least, most),
     )
 

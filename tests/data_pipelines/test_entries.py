@@ -69,7 +69,16 @@ def test_a_long_video_is_its_clip_and_times_fall_on_its_grid():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"video_duration": None}, "no video_duration"),
+        ({"points": None}, "no points"),
+        ({"label": " "}, "no label"),
         ({"points": [[]]}, "not a list of points for each time"),
+        ({"points": [None, []]}, "not a list of points for each time"),
+        ({"two_fps_timestamps": [1.0, None]}, "not a list of points for each time"),
+        ({"points": [[{"x": 1.0}], []]}, "a point without x or y"),
+        ({"points": [[{"x": None, "y": 1.0}], []]}, "a point without x or y"),
+        ({"points": [[{"x": 1.0, "y": float("nan")}], []]}, "a point without x or y"),
+        ({"points": [[{"x": 1.0, "y": 100.5}], []]}, "a point outside the frame"),
         ({"two_fps_timestamps": [1.0, 30.5]}, "time outside the clip"),  # of a short video: its whole length
         ({"video_duration": 200.0}, "long video without a clip"),
         ({"video_duration": 200.0, "clip_start": 1.0}, "long video without a clip"),
@@ -81,7 +90,7 @@ def test_a_long_video_is_its_clip_and_times_fall_on_its_grid():
     ],
 )
 def test_a_row_that_cannot_be_shown_is_left_out_alone(changes, reason):
-    ((record,), skipped) = made(FEW, [point_row(), point_row(label="dog", **changes)])
+    ((record,), skipped) = made(FEW, [point_row(), point_row(**{"label": "dog"} | changes)])
     assert skipped == {reason: 1} and len(record["messages"]) == 1
 
 
@@ -117,6 +126,7 @@ def test_captions_are_branches_by_what_they_describe():
     assert made(entry, [row | dict.fromkeys(cap.STYLES, "")]) == ([], {"no caption": 1})
     assert made(entry, [row | {"video_id": "N8BlpYSpgg4"}]) == ([], {"broken video": 1})
     assert made(entry, [row | {"annotation_score": None}]) == ([], {"score below 3": 1})
+    assert made(entry, [row | {"video_id": None}]) == ([], {"no video_id": 1})
 
 
 def test_points_of_an_image_come_to_count_and_to_point():
@@ -153,9 +163,27 @@ def test_a_record_has_sixty_points_at_most(counts, parts):
     assert skipped.get("more than 60 points", 0) == sum(n > 60 for n in counts)
 
 
-def test_a_row_without_a_label_is_left_out():
-    records, skipped = made(pixmo_points.ENTRIES[0], [pixmo(1, label=None), pixmo(1, label=" "), pixmo(1)])
-    assert len(records) == 2 and skipped == {"no label": 2}
+def test_what_a_row_need_not_say_costs_nothing():
+    row = point_row(question=" ", annotator_unsure=None, clip_start=None, clip_end=None)
+    ((record,), skipped) = made(FEW, [row])
+    assert skipped == {} and "question" not in record["messages"][0]["any"][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"label": None}, "no label"),
+        ({"label": " "}, "no label"),
+        ({"points": None}, "no points"),
+        ({"image_sha256": None}, "no image_sha256"),
+        ({"image_url": None}, "no image_url"),
+        ({"points": [None]}, "a point without x or y"),
+        ({"points": [{"x": 1.0}]}, "a point without x or y"),
+    ],
+)
+def test_a_row_of_an_image_that_is_not_whole_is_left_out_alone(changes, reason):
+    records, skipped = made(pixmo_points.ENTRIES[0], [pixmo(1, **changes), pixmo(1)])
+    assert len(records) == 2 and skipped == {reason: 1}
 
 
 def test_points_a_hair_outside_are_brought_in():
