@@ -33,10 +33,10 @@ class Skipped(collections.Counter):
 class Entry:
     """One prepared dataset.
 
-    `fields` are the columns that every table must have; a row in which one is null is left out, unless it is one of
-    `nullable`. `drafts(rows, skipped)` makes light records of the other rows and counts what it leaves out. It is a
-    pure function: no file is opened, nothing is drawn but by a hash of what is in the row. `held_out` is a column and
-    the evaluation set whose values in it no row of training may have.
+    `fields` are the columns that every table must have; a row in which one is null is left out, unless the column is
+    one of `nullable`. `drafts(rows, skipped)` makes light records of the other rows and counts what it leaves out. It
+    is a pure function: no file is opened, nothing is drawn but by a hash of what is in the row. `held_out` is a column
+    and the evaluation set whose values in it no row of training may have.
     """
 
     name: str

@@ -17,6 +17,11 @@ from data_pipelines.entry import Draft, Entry
 from data_pipelines.folder import VERSION
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self) -> None:
+        """Nothing: no public bucket knows these datasets, and TFDS, asking, leaves a temporary folder behind."""
+
+
 def builder(entry: Entry, made: Iterator[Draft], data_dir: pathlib.Path) -> tfds.core.DatasetBuilder:
     """The TFDS builder of an entry, with the drafts `made` of its published rows for examples."""
 
@@ -25,8 +30,8 @@ def builder(entry: Entry, made: Iterator[Draft], data_dir: pathlib.Path) -> tfds
         VERSION = tfds.core.Version(VERSION)
         pkg_dir_path = pathlib.Path(__file__).parent
 
-        def _info(self) -> tfds.core.DatasetInfo:
-            return tfds.core.DatasetInfo(
+        def _info(self) -> _Info:
+            return _Info(
                 builder=self,
                 description=f"{entry.hub} as light records ({entry.license}).",
                 features=tfds.features.FeaturesDict({"record": np.object_}),

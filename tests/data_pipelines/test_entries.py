@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from data_pipelines import cap, pixmo_points, video_point
 from data_pipelines.entry import PrepareError, Skipped
+from molmo2_jax.data.record import read_record
 
 SAMPLES = Path(__file__).parents[2] / "data_pipelines" / "samples"
 
@@ -109,6 +112,46 @@ def test_one_video_in_five_is_a_conversation():
         else:
             assert all(len(m["any"]) == 2 for m in record["messages"])
     assert 20 <= chained <= 60
+
+
+PERCENT = st.floats(-5, 105) | st.none() | st.just(float("nan"))
+PLACE = st.fixed_dictionaries({"x": PERCENT, "y": PERCENT}) | st.fixed_dictionaries({"x": st.floats(0, 100)})
+SECONDS = st.floats(-1, 130)
+
+
+@st.composite
+def video_rows(draw):
+    times = draw(st.lists(SECONDS, max_size=4))
+    points = st.lists(st.lists(PLACE, max_size=3) | st.none(), min_size=len(times), max_size=len(times))
+    few, good = draw(st.booleans()), st.fixed_dictionaries({"x": st.floats(0, 100), "y": st.floats(0, 100)})
+    return point_row(
+        video_id=draw(st.sampled_from("ab")),
+        video_duration=draw(st.none() | st.floats(0, 130)),
+        clip_start=draw(st.none() | SECONDS),
+        clip_end=draw(st.none() | SECONDS),
+        label=draw(st.sampled_from([None, " ", "cat", "dog"])),
+        question=draw(st.sampled_from([None, " ", "How many?"])),
+        two_fps_timestamps=times,
+        points=[draw(st.lists(good, max_size=1)) for _ in times] if few else draw(points),
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(video_rows(), max_size=6))
+def test_whatever_rows_hold_training_reads_the_records(rows):
+    drafts, skipped = made(FEW, rows)
+    shown = 0
+    for draft in drafts:
+        facts = {"at": draft["video"], "width": 320, "height": 136, "duration": 130.0}
+        record = read_record(json.dumps(draft | {"video": facts}).encode(), "media", "row")
+        shown += sum(1 for _ in messages(record.messages))
+    assert shown + sum(skipped.values()) == len(rows)
+
+
+def messages(tree):
+    for message in tree:
+        yield message
+        yield from messages(getattr(message, "then", ()))
 
 
 def test_captions_are_branches_by_what_they_describe():

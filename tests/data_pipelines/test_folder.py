@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ TABLES = {"molmo2_video_point_0_5": "molmo2_video_point", "molmo2_cap": "molmo2_
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_samples_are_what_the_builders_make_through_tfds(tmp_path, name):
+def test_the_samples_are_what_the_builders_make_through_tfds(tmp_path, monkeypatch, name):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     rows = tables.rows([str(SAMPLES / f"{TABLES[name]}.jsonl")], "train")
     info = prepare(ENTRIES[name], rows, frozenset(), SAMPLES / "media", tmp_path / "made", tmp_path / "tfds")
     assert "tensorflow" not in sys.modules
@@ -35,7 +38,8 @@ def test_the_samples_are_what_the_builders_make_through_tfds(tmp_path, name):
     for entry in range(info["media"]):
         at = "media-00000.array_record"
         assert read_entry(tmp_path / "made" / at, entry) == read_entry(READY / name / at, entry)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["made", "tfds"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["made", "temporary", "tfds"]
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", TABLES)
