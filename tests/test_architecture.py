@@ -59,6 +59,7 @@ LIBRARIES = {
     4: {"numpy", "jax", "flax", "safetensors", "optax", "orbax", "tensorstore", "grain", "tensorboardX", "tqdm"},
 }
 LIBRARIES[5] = set.union(*LIBRARIES.values()) | {"absl", "ml_collections"}
+PIPELINE_LIBRARIES = {"array_record", "huggingface_hub", "numpy", "pyarrow", "tensorflow_datasets", "tqdm"}
 
 FILE_LINES = 400
 KERNEL_LINES = 700  # a file that imports Pallas
@@ -155,6 +156,19 @@ def experiment_rule(root: pathlib.Path) -> list[str]:
     ]
 
 
+def pipeline_rule(root: pathlib.Path) -> list[str]:
+    """Whoever builds datasets needs floor 0 of the package and TFDS: no jax, no tensorflow."""
+    complaints = []
+    for path, tree, _ in sources(root, "data_pipelines"):
+        for name in imports(tree):
+            top = name.split(".")[0]
+            if top == PACKAGE and FLOORS.get(part(name)) != 0:
+                complaints.append(f"{path}: a pipeline imports {name}, which is not of floor 0")
+            elif top not in sys.stdlib_module_names | PIPELINE_LIBRARIES | {PACKAGE, "data_pipelines"}:
+                complaints.append(f"{path}: a pipeline may not import {top}")
+    return complaints
+
+
 def default_rule(root: pathlib.Path) -> list[str]:
     """No `config.get(key, default)`: every key is spelled out and a missing one raises."""
     complaints = []
@@ -210,7 +224,16 @@ def proportion_rule(root: pathlib.Path) -> list[str]:
     return [f"tests: {tests} lines for {source} of {PACKAGE}/, less than half"] if 2 * tests < source else []
 
 
-RULES = (floor_rule, cycle_rule, experiment_rule, default_rule, refused_rule, length_rule, proportion_rule)
+RULES = (
+    floor_rule,
+    cycle_rule,
+    experiment_rule,
+    pipeline_rule,
+    default_rule,
+    refused_rule,
+    length_rule,
+    proportion_rule,
+)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -242,6 +265,9 @@ BROKEN = [  # rule, a tree that breaks it, what it must say
     (experiment_rule, {"experiments/a.py": "import optax"}, "may not import optax"),
     (experiment_rule, {"experiments/a.py": "from molmo2_jax import data"}, "may not import molmo2_jax.data"),
     (experiment_rule, {"experiments/a.py": "from experiments import b"}, "may not import experiments.b"),
+    (pipeline_rule, {"data_pipelines/a.py": "import tensorflow as tf"}, "a pipeline may not import tensorflow"),
+    (pipeline_rule, {"data_pipelines/a.py": "from molmo2_jax.train import step"}, "imports molmo2_jax.train.step"),
+    (pipeline_rule, {"data_pipelines/a.py": "from . import entry"}, "a pipeline may not import"),
     (default_rule, {"molmo2_jax/train/a.py": "x = config.optim.get('lr', 1)"}, "config.optim.get"),
     (default_rule, {"molmo2_jax/train/a.py": "x = self.cfg.get('lr')"}, "self.cfg.get"),
     (refused_rule, {"molmo2_jax/train/a.py": "try:\n    f()\nexcept Exception:\n    pass"}, "a.py:3: broad except"),
@@ -257,6 +283,7 @@ BROKEN = [  # rule, a tree that breaks it, what it must say
 KEPT = [  # trees at the edge of a rule, on the right side
     {"molmo2_jax/data/a.py": "import numpy as np\nimport av\nfrom molmo2_jax.text import tokenizer"},
     {"molmo2_jax/eval/runner.py": "from molmo2_jax.eval.metrics import counting\nimport orbax.checkpoint"},
+    {"data_pipelines/a.py": "import tensorflow_datasets as tfds\nfrom molmo2_jax.data.record import read_record"},
     {"molmo2_jax/models/a.py": "spec = P(sharding.ROWS, None)", "molmo2_jax/sharding.py": "ROWS = P('data')"},
     {"molmo2_jax/cli.py": "def main():\n    from molmo2_jax.train import loop"},
     {"experiments/a.py": "import ml_collections\nfrom experiments import _base\nfrom _base import x"},
