@@ -87,7 +87,7 @@ STYLES = ("video_point_count", "video_point")
 def _message(row: Row, style: str, start: float) -> Draft:
     """A counting question is asked as it was annotated, where it was; pointing always by templates."""
     points = [
-        {"time": start + math.floor((time - start) / STEP) * STEP, "x": place["x"], "y": place["y"]}
+        {"time": start + math.floor((time - start) / STEP + 1e-6) * STEP, "x": place["x"], "y": place["y"]}
         for time, places in zip(row["two_fps_timestamps"], row["points"], strict=True)
         for place in places
     ]

@@ -17,6 +17,7 @@ HIGH_RES = 0.3  # share of the images to point at that are cut into up to 24 cro
 # Datasets that data_pipelines/ has a builder for, and the folder it writes. The others are still to be built.
 FOLDERS = {
     "pixmo_points_train": "pixmo_points",
+    "pixmo_points_high_freq_train": "pixmo_points_high_freq",
     "vixmo3_top_level_captions_min_3": "molmo2_cap",
     "vixmo_points_minmax_0_5": "molmo2_video_point_0_5",
     "vixmo_points_minmax_6_25": "molmo2_video_point_6_25",

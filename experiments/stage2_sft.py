@@ -1,6 +1,6 @@
 """Stage 2: fine-tuning on everything: images, sets of images, video, pointing, tracking, questions, text.
 
-About 110 datasets in 8 groups, packed into rows of 16,384 tokens and 128 crops: one long video, or a dozen images, or
+118 datasets in 8 groups, packed into rows of 16,384 tokens and 128 crops: one long video, or a dozen images, or
 anything that fits together. Questions come framed by hundreds of templates; answers weigh by their length.
 
     molmo2 train --config=experiments/stage2_sft.py:8b,data=/mnt/molmo2,from=gs://bucket/stage1 --workdir=...

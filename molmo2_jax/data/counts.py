@@ -44,13 +44,16 @@ class Counts:
     def __init__(self):
         self.datasets: dict[str, DatasetCounts] = collections.defaultdict(DatasetCounts)
 
-    def used(self, dataset: str, tokens: int, loss_tokens: int, dropped: int) -> None:
-        """An example of `dataset` is in a row."""
+    def used(self, dataset: str, tokens: int, loss_tokens: int, *, first: bool) -> None:
+        """An example of `dataset` is in a row; `first` unless it is a further part of one that was counted."""
         counts = self.datasets[dataset]
-        counts.examples += 1
+        counts.examples += first
         counts.tokens += tokens
         counts.loss_tokens += loss_tokens
-        counts.dropped += dropped
+
+    def dropped(self, dataset: str, messages: int) -> None:
+        """Messages of an example of `dataset` were left out."""
+        self.datasets[dataset].dropped += messages
 
     def failed(self, dataset: str, reason: str) -> None:
         """An example of `dataset` cannot be learned from; `reason` is of failure.REASONS."""

@@ -33,7 +33,8 @@ Media = tuple[VideoMedium | ImageMedium, ...]
 class Example:
     """A described example. `where` names the record in errors ("a.jsonl:3: record 'street/car'").
 
-    `dropped` counts messages, and lines of subtitles, that were left out because they did not fit.
+    `dropped` counts messages, and lines of subtitles, that were left out because they did not fit. `part` is 0 but for
+    what a split record has beyond its first example.
     """
 
     dataset: str
@@ -43,6 +44,7 @@ class Example:
     media: tuple[VideoPlan | ImagePlan, ...]
     turns: tuple[tree.Turn, ...]
     dropped: int
+    part: int
 
     @property
     def n_tokens(self) -> int:
@@ -110,7 +112,7 @@ def describe(
         parts = [tree.keep_fitting(turns, room)]
     dropped = len(turns) - sum(map(len, parts)) + look.visual.left_out
     return [
-        Example(name, record.id, where, look.visual, look.plans, tuple(part), dropped if number == 0 else 0)
+        Example(name, record.id, where, look.visual, look.plans, tuple(part), dropped if number == 0 else 0, number)
         for number, part in enumerate(parts)
     ]
 
@@ -124,7 +126,7 @@ def describe_prompt(text: str, media: Media, tok: Tokenizer, cfg: DataConfig) ->
     look = _look(Record("prompt", where, media, None, ()), where, cfg, cfg.max_crops, tok)
     turn = tree.Turn(tree.ROOT, _ids(chat.user_turn(tok, text, first=True)), None, None, 1.0)
     _check_budget(where, look, 1 + look.visual.n_tokens + len(turn.user), cfg)
-    return Example("prompt", "prompt", where, look.visual, look.plans, (turn,), 0)
+    return Example("prompt", "prompt", where, look.visual, look.plans, (turn,), 0, 0)
 
 
 def first_turns(record: Record, cfg: DataConfig, rng: np.random.Generator) -> list[Written]:

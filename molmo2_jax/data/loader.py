@@ -252,12 +252,15 @@ class _Batches(grain.DatasetIterator):
         for place, (index, one) in enumerate(begun.placed):
             example, failure = one.example, given_up.get(place)
             row = {name: array[index] for name, array in begun.arrays.items()}
-            if failure is not None:
-                silence(row, one)
-                failures.append(Unusable(example.dataset, f"{example.where}: {failure.message}", failure.reason))
-            else:
+            if example.dropped:
+                self._counts.dropped(example.dataset, example.dropped)
+            if failure is None:
                 learned = int((row["loss_weights"][one.tokens] > 0).sum())
-                self._counts.used(example.dataset, example.n_tokens, learned, example.dropped)
+                self._counts.used(example.dataset, example.n_tokens, learned, first=example.part == 0)
+            else:
+                silence(row, one)
+                if example.part == 0:  # its other parts lack the same media
+                    failures.append(Unusable(example.dataset, f"{example.where}: {failure.message}", failure.reason))
             reason = None if failure is None else failure.reason
             shown[index].append({"dataset": example.dataset, "id": example.id, "failed": reason})
         for failure in failures:

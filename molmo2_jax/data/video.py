@@ -25,6 +25,7 @@ _NOT_VIDEO = ("image2", "tty")
 # dropped at the end; only what is shorter by more than these seconds is cut off.
 _DURATION_SLACK = 0.5
 
+ROUNDING = 1e-6  # s; a time that is a sum, such as 2/3 + 1, can fall short of the frame it means by a rounding error
 CUT = 0.3  # difference of a frame from the one before, from 0 to 1, that begins a scene; ffmpeg's own advice
 
 
@@ -89,7 +90,7 @@ def decode_frames(source: Source, times: Sequence[float] | np.ndarray) -> Iterat
         current, following = next(frames), next(frames, None)
         image = None
         for time in times:
-            while following is not None and _seconds(following, start) <= time:
+            while following is not None and _seconds(following, start) <= time + ROUNDING:
                 current, following, image = following, next(frames, None), None
             if following is None:
                 _check_reached(current, stream, start, time, name)
@@ -196,8 +197,9 @@ def _info(
 def _check_whole(packet: av.Packet, name: str) -> None:
     # ffmpeg hands out what is left of the packet that a cut goes through, and marks it.
     if packet.is_corrupt:
-        seconds = float((packet.dts if packet.dts is not None else packet.pts) * packet.time_base)
-        raise MediaError(f"{name}: cut off or damaged at {seconds:.2f} s: a packet is incomplete", "cut_off")
+        time = packet.dts if packet.dts is not None else packet.pts
+        at = "" if time is None else f" at {float(time * packet.time_base):.2f} s"
+        raise MediaError(f"{name}: cut off or damaged{at}: a packet is incomplete", "cut_off")
 
 
 def _frame_length(stream: av.VideoStream) -> int:

@@ -5,12 +5,14 @@ from molmo2_jax.data.counts import Counts
 
 def counted():
     counts = Counts()
-    counts.used("street", tokens=100, loss_tokens=10, dropped=0)
-    counts.used("street", tokens=50, loss_tokens=5, dropped=2)
+    counts.used("street", tokens=100, loss_tokens=10, first=True)
+    counts.used("street", tokens=40, loss_tokens=4, first=True)
+    counts.used("street", tokens=10, loss_tokens=1, first=False)
+    counts.dropped("street", 2)
     counts.failed("street", "cut_off")
     counts.failed("street", "no_file")
     counts.failed("street", "cut_off")
-    counts.used("texts", tokens=7, loss_tokens=3, dropped=0)
+    counts.used("texts", tokens=7, loss_tokens=3, first=True)
     return counts
 
 

@@ -125,15 +125,29 @@ SAMPLES = Path(__file__).parents[2] / "experiments" / "samples"
 def mixed(write_records):
     """Images, clips and texts, as a mixture for longer runs: prepared media are small and quick to decode."""
     ask = {"style": "text_sft", "user": "Hi.", "answer": "Ho."}
-    texts = write_records(*({"id": str(i), "messages": [ask] * 3} for i in range(5)), name="texts.jsonl")
+    broken = {"at": "broken.mp4", "width": 64, "height": 48, "duration": 1.0}
+    texts = write_records(
+        *({"id": str(i), "messages": [ask] * 3} for i in range(5)),
+        {"id": "broken", "video": broken, "messages": [ask]},
+        {"id": "bad", "messages": [ask | {"style": "none"}]},
+        name="texts.jsonl",
+    )
+    (texts.parent / "broken.mp4").write_bytes(b"no film")
     sources = {"points": SAMPLES / "pixmo_points", "clips": SAMPLES / "molmo2_video_point_0_5", "texts": texts}
     datasets = {name: DatasetConfig(str(source), 1.0, 1.0, None, 0.0) for name, source in sources.items()}
     changes = {"mixture": {"all": MixtureGroupConfig(1.0, datasets)}, "prompts": "templates", "max_crops": 2}
-    return changes | {"seq_len": 900, "crops": 6, "pooled": 700, "overflow": "split", "pool": 6}
+    return changes | {
+        "seq_len": 900,
+        "crops": 6,
+        "pooled": 700,
+        "overflow": "split",
+        "pool": 6,
+        "max_failure_rate": 0.5,
+    }
 
 
 @pytest.mark.parametrize(
-    ("stop", "hosts", "workers", "batches"), [(0, 1, 0, 4), (3, 2, 0, 4), (17, 4, 0, 50), (3, 1, 2, 50), (5, 2, 1, 4)]
+    ("stop", "hosts", "workers", "batches"), [(0, 1, 0, 4), (3, 2, 0, 50), (17, 4, 0, 50), (3, 1, 2, 50), (5, 2, 1, 4)]
 )
 def test_a_run_goes_on_byte_by_byte_on_any_number_of_hosts(open_loader, mixed, stop, hosts, workers, batches):
     rows = range(4)

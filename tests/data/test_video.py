@@ -264,3 +264,19 @@ def test_rotated_videos_are_turned_upright(tmp_path, matrix, size, bright):
     assert (width, height) == size and image.flags.c_contiguous
     quarters = image.reshape(2, height // 2, 2, width // 2, 3).mean(axis=(1, 3, 4))
     assert quarters[bright] > 200 and quarters.sum() - quarters[bright] < 100
+
+
+def test_times_that_are_sums_show_the_frames_they_mean(tmp_path):
+    path = tmp_path / "six.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=6)
+        stream.width, stream.height = 64, 48
+        for number in range(24):
+            grey = np.full((48, 64, 3), 10 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    start = 2 / 3
+    times = [start + k / 6 for k in range(18)]
+    assert start + 1.0 < 5 / 3  # an ulp short of the tenth frame
+    shown = [round(float(frame.mean()) / 10) for frame in decode_frames(path, times)]
+    assert shown == list(range(4, 22))

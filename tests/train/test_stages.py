@@ -111,6 +111,14 @@ def test_sizes_that_become_known_give_the_other_rates():
     assert sum(shares.values()) == pytest.approx(1)
 
 
+def test_every_builder_has_its_place_in_the_mixtures():
+    from data_pipelines.__main__ import ENTRIES
+
+    groups = stage("stage2_sft", "4b,data=/root").data.mixture
+    sources = {one.source for group in groups.values() for one in group.datasets.values()}
+    assert {f"/root/{name}" for name in ENTRIES} <= sources
+
+
 def test_flat_weights_and_high_resolution_stand_where_the_recipe_has_them():
     datasets = {n: d for group in stage("stage2_sft", "4b").data.mixture.values() for n, d in group.datasets.items()}
     flat = {name: d.weight for name, d in datasets.items() if d.weight is not None}

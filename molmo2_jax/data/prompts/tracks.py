@@ -12,6 +12,8 @@
 Source: public reference olmo/preprocessing/data_formatter.py.
 """
 
+import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +39,8 @@ def write_track_turn(
     Nothing annotated at all is an honest answer ("There are none."). Raises ExampleError where something is annotated,
     but nothing of it visible in sampled frames.
     """
-    answer, style = message.answer, message.style
+    answer = dataclasses.replace(message.answer, fps=_shown_rate(message.answer.fps, times))
+    message, style = dataclasses.replace(message, answer=answer), message.style
     single = style == "video_single_point_track_per_frame"
     if not answer.frames and not single:
         return _asked(message, templated, None, rng), NOTHING
@@ -56,6 +59,17 @@ def write_track_turn(
         marked = query and write_points(answer.label, [query], version=version)
         tracks = write_tracks(answer.label, frames, version=version)
     return _asked(message, templated, marked, rng), tracks
+
+
+def _shown_rate(fps: int, times: np.ndarray) -> int:
+    """The rate that frames at `times` can answer at: annotated at 6, sampled at 3 -> 3; annotated at 2, at 3 -> 1.
+
+    Frames that are not on a grid of whole frames a second show what of the annotated grid they hit.
+    """
+    if len(times) < 2:
+        return fps
+    sampled = 1 / float(np.median(np.diff(times)))
+    return math.gcd(fps, round(sampled)) if abs(sampled - round(sampled)) < SAME and round(sampled) else fps
 
 
 def _asked(message: Message, templated: bool, query: str | None, rng: np.random.Generator) -> str:
