@@ -321,6 +321,25 @@ def test_a_mixture_of_nothing_usable_stops(open_loader, folder, write_records):
         take(loader, 50)
 
 
+def test_nothing_usable_stops_even_where_all_may_fail(open_loader, write_records):
+    ask = {"style": "user_qa", "user": "?", "answer": "!"}
+    path = write_records({"id": "v", "video": "none.mp4", "messages": [ask]}, name="bad.jsonl")
+    loader = open_loader(records=[str(path)], max_failure_rate=1.0)
+    with pytest.raises(FailureRateError, match=r"unusable, which leaves none; the last of them:\n.*none\.mp4"):
+        next(loader)
+
+
+def test_hosts_that_hold_the_same_rows_count_once(open_loader):
+    states = []
+    for rows in ((0, 1), (0, 1), (2, 3), (2, 3)):  # rows cut in two along `context`, which spans two hosts
+        loader = open_loader(rows=rows)
+        next(loader)
+        states.append(loader.get_state())
+    whole = open_loader(rows=range(4))
+    next(whole)
+    assert merge_states(states) == whole.get_state()
+
+
 def test_dropped_messages_are_counted(open_loader):
     loader = open_loader(rows=(0,), seq_len=290)
     assert take(loader, 6)[-1]["counts"]["records"]["dropped"] > 0
