@@ -274,12 +274,16 @@ class _Batches(grain.DatasetIterator):
     def _check_failure_rate(self, more: Sequence[Unusable]) -> None:
         total, cfg = self._counts.total(), self._data.cfg
         failed, drawn = total.failed + len(more), total.drawn + len(more)
+        # A rate of 1 allows any failure, but not a run without a single example, which would draw for ever.
+        nothing = failed == drawn > sum(map(len, self._data.datasets.values()))
         # Judged over a window at least, or the first broken clip of a run would be a rate of 1.
-        if failed > cfg.max_failure_rate * max(drawn, cfg.pool):
+        if nothing or failed > cfg.max_failure_rate * max(drawn, cfg.pool):
             listed = self._listed + [one.message for one in more[-LISTED:]]
             raise FailureRateError(
-                f"{failed} of {drawn} examples were unusable, more than max_failure_rate = {cfg.max_failure_rate} "
-                "allows; the last of them:\n  " + "\n  ".join(listed)
+                f"{failed} of {drawn} examples were unusable, "
+                + ("which leaves none" if nothing else f"more than max_failure_rate = {cfg.max_failure_rate} allows")
+                + "; the last of them:\n  "
+                + "\n  ".join(listed)
             )
 
 
@@ -332,9 +336,13 @@ class _Once(grain.IterDataset):
 
 
 def merge_states(states: Sequence[Mapping]) -> dict:
-    """The state of all hosts together, from each host's own: every host's loader can go on from it."""
+    """The state of all hosts together, from each host's own: every host's loader can go on from it.
+
+    Hosts that hold the same rows (a row may be cut between hosts) have counted the same, which counts once.
+    """
     rows, counts = {}, Counts()
     for state in states:
         rows |= state["rows"]
-        counts.add(Counts.from_json(state["counts"]))
+    for one in {tuple(sorted(state["rows"])): state["counts"] for state in states}.values():
+        counts.add(Counts.from_json(one))
     return {"rows": rows, "counts": counts.to_json()}

@@ -23,7 +23,9 @@ def assign(units: Sequence[tuple[int, int]], shards: int, crops: int, pooled: in
     if crops % shards or pooled % shards:
         raise ValueError(f"{crops} crops and {pooled} pooled tokens cannot be cut into {shards} equal shards")
     room = [[crops // shards, pooled // shards] for _ in range(shards)]
-    largest_first = sorted(range(len(units)), key=lambda u: -max(units[u][0] * pooled, units[u][1] * crops))
+    # Ties are broken, too: what was packed is laid out in another order, and must still fit.
+    sizes = [(max(c * pooled, p * crops), c, p) for c, p in units]
+    largest_first = sorted(range(len(units)), key=sizes.__getitem__, reverse=True)
     placed = [0] * len(units)
     for unit in largest_first:
         c, p = units[unit]

@@ -12,6 +12,7 @@ from molmo2_jax.data.loader import Data, FailureRateError, Stream, make_loader, 
 from molmo2_jax.data.mixture import Schedule
 from molmo2_jax.data.record import RecordError
 from molmo2_jax.data.schema import FIELDS, RowShape, row_dims
+from molmo2_jax.tools.row_view import example_bounds
 
 SMALL = {"seq_len": 700, "crops": 5, "pooled": 405, "max_frames": 3, "pool": 4}
 
@@ -289,8 +290,10 @@ def test_a_broken_medium_costs_its_example_and_is_counted(open_loader, folder, w
     counts = elements[-1]["counts"]["records"]
     assert len(failures) == counts["failures"]["not_media"] > 3
     assert all("bikes.mp4" in failure and "record 'clip" in failure for failure in failures)
-    assert sum(element["loss_weights"].sum() for element in elements) > 0  # the texts
     shown = [e for element in elements for e in element["examples"][0]]
+    rows = [(e["visible_until"][0], e["loss_weights"][0]) for e in elements]
+    teaches = [weights[slice(*bounds)].any() for until, weights in rows for bounds in example_bounds(until)]
+    assert teaches == [e["id"].startswith("text") for e in shown]
     assert {e["id"][:4]: e["failed"] for e in shown} == {"clip": "not_media", "text": None}
     assert not any(element["crops"].any() for element in elements)
     # The counts are in the state: a restart does not forget failures.
@@ -335,6 +338,25 @@ def test_a_mixture_of_nothing_usable_stops(open_loader, folder, write_records):
         take(loader, 50)
 
 
+def test_nothing_usable_stops_even_where_all_may_fail(open_loader, write_records):
+    ask = {"style": "user_qa", "user": "?", "answer": "!"}
+    path = write_records({"id": "v", "video": "none.mp4", "messages": [ask]}, name="bad.jsonl")
+    loader = open_loader(records=[str(path)], max_failure_rate=1.0)
+    with pytest.raises(FailureRateError, match=r"unusable, which leaves none; the last of them:\n.*none\.mp4"):
+        next(loader)
+
+
+def test_hosts_that_hold_the_same_rows_count_once(open_loader):
+    states = []
+    for rows in ((0, 1), (0, 1), (2, 3), (2, 3)):  # rows cut in two along `context`, which spans two hosts
+        loader = open_loader(rows=rows)
+        next(loader)
+        states.append(loader.get_state())
+    whole = open_loader(rows=range(4))
+    next(whole)
+    assert merge_states(states) == whole.get_state()
+
+
 def test_dropped_messages_are_counted(open_loader):
     loader = open_loader(rows=(0,), seq_len=290)
     assert take(loader, 6)[-1]["counts"]["records"]["dropped"] > 0
@@ -367,15 +389,21 @@ def test_bad_settings_are_named(open_loader, changes, message):
         open_loader(**changes)
 
 
+def children():
+    """Ids of the processes that this one has started and that are still there."""
+    return {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_closed_loader_ends_its_thread_and_its_processes(open_loader, workers):
-    before = threading.active_count()
+    before, there = threading.active_count(), children()
     loader = open_loader(prefetch=2, workers=workers)
     next(loader)
     assert threading.active_count() == before + 1 + workers
+    assert bool(children() - there) == bool(workers)
     loader.close()
     loader.close()
     assert threading.active_count() == before
-    assert not [p for p in Path("/proc/self/task").glob("*/children") if p.read_text().strip()]
+    assert children() == there  # Python's own helpers of other tests may be among them
     with pytest.raises(ValueError, match="closed"):
         next(loader)

@@ -1,13 +1,14 @@
 """Any tree of any annotations goes into a row and is read back from it, as a model would have to answer it."""
 
 import json
+import unicodedata
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molmo2_jax.data import layout, tree
-from molmo2_jax.data.annotations import POINT_MARK, InlinePoints, Points, Tracks
+from molmo2_jax.data import layout
+from molmo2_jax.data.annotations import POINT_MARK, AnyOf, InlinePoints, Points, Tracks
 from molmo2_jax.data.config import DatasetConfig
 from molmo2_jax.data.example import describe
 from molmo2_jax.data.record import read_record
@@ -100,34 +101,30 @@ def test_a_tree_of_annotations_is_read_back_from_its_row(tokenizer, data_config,
         last = max([index, *(i for i in range(len(example.turns)) if _descends(example.turns, i, index))])
         assert set(row["visible_until"][starts[index] : starts[index + 1]]) == {starts[last + 1]}
 
-    # The answers are what was written, and what they point at is there.
+    # The answers are what was written, and point at what was annotated.
     (view,) = read_row(row, tokenizer)
     read = sorted(reply.text for reply in replies(row, tokenizer, view.branches))
     assert read == sorted(tokenizer.decode(turn.answer) for turn in example.turns)
-    order = tree.depth_first(record.messages, np.random.default_rng(seed))  # as `describe` drew it
-    for (message, _), turn in zip(order, example.turns, strict=True):
-        tags = parse_points(tokenizer.decode(turn.answer))
-        assert [annotated(places) for places in pointed_at(message.answer)] == [parsed(tag) for tag in tags]
+    annotated = list(_annotated(record.messages))
+    for text in read:
+        for tag in parse_points(text):
+            assert (tag.kind, tag.label, sorted((p.key, p.x, p.y) for p in tag.points)) in annotated
 
 
-def pointed_at(answer):
-    """What each tag of an answer must show: {object: [(time, x, y)]}, one object for each point."""
-    if isinstance(answer, Tracks):
-        names = {name for frame in answer.frames for name in frame.points}
-        yield {n: [(f.time, *f.points[n]) for f in answer.frames if n in f.points] for n in names}
-    for points in answer.points if isinstance(answer, InlinePoints) else [answer] if isinstance(answer, Points) else []:
-        if points.points:
-            yield {i: [(p.key, p.x, p.y)] for i, p in enumerate(points.points)}
-
-
-def annotated(places):
-    return sorted(sorted(((round(t, 1), round(1000 * x), round(1000 * y)) for t, x, y in ps)) for ps in places.values())
-
-
-def parsed(tag):
-    numbers = {point.index for point in tag.points}
-    found = ([(p.key, p.x, p.y) for p in tag.points if p.index == number] for number in numbers)
-    return annotated(dict(enumerate(found)))
+def _annotated(messages):
+    """(kind, label, sorted places) of all points and tracks of a tree. The tokenizer composes characters, NFC."""
+    for one in messages:
+        if isinstance(one, AnyOf):
+            yield from _annotated(one.choices)
+            continue
+        yield from _annotated(one.then)
+        for answer in one.answer.points if isinstance(one.answer, InlinePoints) else [one.answer]:
+            if isinstance(answer, Points):
+                places = [(point.key, point.x, point.y) for point in answer.points]
+                yield "points", unicodedata.normalize("NFC", answer.label), sorted(places)
+            if isinstance(answer, Tracks):
+                places = [(frame.time, *place) for frame in answer.frames for place in frame.points.values()]
+                yield "tracks", unicodedata.normalize("NFC", answer.label), sorted(places)
 
 
 def _length(turns, index):

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +25,13 @@ def test_an_image_does_not_straddle_two_shards():
     assert assign([(9, 1162)], 2, 16, 4096) is None  # 8 crops a shard
     assert assign([(9, 1162)], 2, 18, 2048) is None  # 1,024 pooled tokens a shard
     assert assign([FRAME] * 16, 2, 16, 4096) == [0] * 8 + [1] * 8  # a video may, frame by frame and in order
+
+
+def test_units_fit_or_not_in_any_order():
+    units = [(3, 518), (4, 658), (5, 725), (5, 784), (6, 924)]  # the two of 5 crops are as large: crops are scarce
+    orders = [[units[i] for i in order] for order in itertools.permutations(range(5))]
+    placed = {tuple(sorted(zip(order, assign(order, 2, 24, 3840), strict=True))) for order in orders}
+    assert len(placed) == 1
 
 
 def test_shards_are_equal():
