@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -301,3 +302,20 @@ def test_the_first_turn_of_every_branch(load, data_config):
 def test_times_of_a_whole_video(draw, data_config):
     (got,) = draw(COUNT, video="bikes.mp4", cfg=data_config(max_frames=128))
     np.testing.assert_allclose(got.media[0].times, sampling.uniform_last_frame(10.0, 128, 2.0), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("fps", "rates", "said", "shown"), [(6, [1, 2, 3], 3, 7), (2, [3], 1, 3), (2, [2], 2, 5), (2, [2, 4], 2, 5)]
+)
+def test_the_rate_of_tracks_that_is_said_is_the_one_that_is_shown(
+    draw, tokenizer, data_config, fps, rates, said, shown
+):
+    tracks = [{"time": 1 + k / fps, "points": {"7": [10, 10]}} for k in range(2 * fps + 1)]
+    message = {"style": "video_point_track_per_frame", "answer": {"label": "rider", "fps": fps, "tracks": tracks}}
+    cfg = data_config(max_frames=24, prompts="templates", seq_len=4096)
+    for seed in range(6):
+        (got,) = draw(message, video="bikes.mp4", clip=[1.0, 3.2], frame_rates=rates, cfg=cfg, seed=seed)
+        user, answer = (tokenizer.decode(part) for part in (got.turns[0].user, got.turns[0].answer))
+        assert answer.count(" 1 ") == shown
+        numbers = set(re.findall(r"\b[1-6]\b", user.split("user\n")[1].split("<points")[0].split("<tracks")[0]))
+        assert numbers <= {str(said)} and (numbers or said == 2)

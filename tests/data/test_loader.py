@@ -8,55 +8,12 @@ import pytest
 from molmo2_jax.data import loader as loader_lib
 from molmo2_jax.data.config import DatasetConfig, MixtureGroupConfig
 from molmo2_jax.data.example import describe
-from molmo2_jax.data.loader import Data, FailureRateError, Stream, make_loader, merge_states, row_shape
+from molmo2_jax.data.loader import Data, FailureRateError, Stream, merge_states, row_shape
 from molmo2_jax.data.mixture import Schedule
 from molmo2_jax.data.record import RecordError
 from molmo2_jax.data.schema import FIELDS, RowShape, row_dims
 from molmo2_jax.tools.row_view import example_bounds
-
-SMALL = {"seq_len": 700, "crops": 5, "pooled": 405, "max_frames": 3, "pool": 4}
-
-
-@pytest.fixture
-def records(write_records):
-    """Five records: three videos with two branches each, two texts."""
-    clips = [(0, 1), (2, 3), (6, 7.5)]
-    ask = [{"style": "user_qa", "user": f"What is {x}?", "answer": f"It is {x}."} for x in ("this", "that")]
-    videos = [
-        {"id": f"clip{i}", "video": "bikes.mp4", "clip": list(clip), "messages": ask} for i, clip in enumerate(clips)
-    ]
-    texts = [{"id": f"text{i}", "messages": [{**ask[0], "user": f"Tell me {i}."}]} for i in range(2)]
-    return str(write_records(*videos, *texts))
-
-
-@pytest.fixture
-def open_loader(records, data_config, tokenizer, monkeypatch):
-    """Make loaders that are closed at the end of the test; their threads end with them."""
-    # The tokenizer is the real one; it is only not read from disk once per loader.
-    monkeypatch.setattr(loader_lib.Tokenizer, "load", lambda source, vocab_size: tokenizer)
-    before = threading.active_count()
-    opened = []
-
-    def make(rows=(0, 1), seed=0, streams=4, **changes):
-        cfg = data_config(**{"records": [records], **SMALL, **changes})
-        opened.append(make_loader(cfg, seed=seed, rows=rows, streams=streams))
-        return opened[-1]
-
-    yield make
-    for one in opened:
-        one.close()
-    assert threading.active_count() == before
-
-
-def same(a, b):
-    """Byte-identical elements."""
-    return a.keys() == b.keys() and all(
-        a[k].tobytes() == b[k].tobytes() if k in FIELDS else a[k] == b[k] for k in a.keys() - {"counts"}
-    )
-
-
-def take(loader, n):
-    return [next(loader) for _ in range(n)]
+from tests.data.loading import SMALL, same, take
 
 
 def test_an_element_is_a_batch_of_the_schema(open_loader):
@@ -117,63 +74,6 @@ def test_a_running_loader_can_be_set_back(open_loader):
     first = take(loader, 4)
     loader.set_state(state)
     assert all(same(a, b) for a, b in zip(first, take(loader, 4), strict=True))
-
-
-SAMPLES = Path(__file__).parents[2] / "experiments" / "samples"
-
-
-@pytest.fixture
-def mixed(write_records):
-    """Images, clips and texts, as a mixture for longer runs: prepared media are small and quick to decode."""
-    ask = {"style": "text_sft", "user": "Hi.", "answer": "Ho."}
-    broken = {"at": "broken.mp4", "width": 64, "height": 48, "duration": 1.0}
-    texts = write_records(
-        *({"id": str(i), "messages": [ask] * 3} for i in range(5)),
-        {"id": "broken", "video": broken, "messages": [ask]},
-        {"id": "bad", "messages": [ask | {"style": "none"}]},
-        name="texts.jsonl",
-    )
-    (texts.parent / "broken.mp4").write_bytes(b"no film")
-    sources = {"points": SAMPLES / "pixmo_points", "clips": SAMPLES / "molmo2_video_point_0_5", "texts": texts}
-    datasets = {name: DatasetConfig(str(source), 1.0, 1.0, None, 0.0) for name, source in sources.items()}
-    changes = {"mixture": {"all": MixtureGroupConfig(1.0, datasets)}, "prompts": "templates", "max_crops": 2}
-    return changes | {
-        "seq_len": 900,
-        "crops": 6,
-        "pooled": 700,
-        "overflow": "split",
-        "pool": 6,
-        "max_failure_rate": 0.5,
-    }
-
-
-@pytest.mark.parametrize(
-    ("stop", "hosts", "workers", "batches"), [(0, 1, 0, 4), (3, 2, 0, 50), (17, 4, 0, 50), (3, 1, 2, 50), (5, 2, 1, 4)]
-)
-def test_a_run_goes_on_byte_by_byte_on_any_number_of_hosts(open_loader, mixed, stop, hosts, workers, batches):
-    rows = range(4)
-    straight = open_loader(rows=rows, **mixed)
-    take(straight, stop)
-    # Saved by two hosts, which share the rows.
-    halves = [open_loader(rows=half, **mixed) for half in ((0, 1), (2, 3))]
-    for half in halves:
-        take(half, stop)
-    state = merge_states([json.loads(json.dumps(half.get_state())) for half in halves])
-    assert state == straight.get_state()
-    expected = take(straight, batches)
-    resumed = [open_loader(rows=rows[host::hosts], **mixed, workers=workers) for host in range(hosts)]
-    for host, loader in enumerate(resumed):
-        loader.set_state(state)
-        for a, b in zip(expected, take(loader, batches), strict=True):
-            for name in FIELDS:
-                assert a[name][host::hosts].tobytes() == b[name].tobytes(), name
-            assert a["examples"][host::hosts] == b["examples"]
-    assert merge_states([loader.get_state() for loader in resumed]) == straight.get_state()
-    assert {e["dataset"] for batch in expected for row in batch["examples"] for e in row} == {
-        "points",
-        "clips",
-        "texts",
-    }
 
 
 def test_a_state_of_other_rows_is_refused(open_loader):
@@ -407,3 +307,19 @@ def test_a_closed_loader_ends_its_thread_and_its_processes(open_loader, workers)
     assert children() == there  # Python's own helpers of other tests may be among them
     with pytest.raises(ValueError, match="closed"):
         next(loader)
+
+
+def test_an_example_in_several_rows_is_drawn_once(open_loader, write_records, folder):
+    ask = {"style": "user_qa", "user": "What is this, and why is it here at all? " * 4, "answer": "It is."}
+    path = str(write_records({"id": "v", "video": "bikes.mp4", "clip": [0, 1], "messages": [ask] * 16}))
+    options = {"records": [path], "rows": (0,), "streams": 1, "pool": 1, "seq_len": 600, "overflow": "split"}
+    elements = take(open_loader(**options), 3)
+    assert [len(element["examples"][0]) for element in elements] == [1, 1, 1]
+    counts = elements[-1]["counts"]["records"]
+    assert counts["examples"] == 1 and counts["tokens"] > 3 * 300
+    again = open_loader(**options, max_failure_rate=1.0)
+    (folder / "bikes.mp4").write_bytes(b"gone")
+    elements = take(again, 3)
+    counts = elements[-1]["counts"]["records"]
+    assert counts["failures"] == {"not_media": 1} and counts["examples"] == 0
+    assert not any(element["loss_weights"].any() for element in elements)
