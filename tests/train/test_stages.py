@@ -114,7 +114,7 @@ def test_sizes_that_become_known_give_the_other_rates():
 def test_every_builder_has_its_place_in_the_mixtures():
     from data_pipelines.__main__ import ENTRIES
 
-    groups = stage("stage2_sft", "4b,data=/root").data.mixture
+    groups = stage("stage2_sft", "4b,data=/somewhere").data.mixture
     sources = {one.source for group in groups.values() for one in group.datasets.values()}
     assert {f"/somewhere/{name}" for name in ENTRIES} <= sources
 
