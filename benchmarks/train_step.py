@@ -52,7 +52,7 @@ from molmo2_jax.ops import mask
 from molmo2_jax.text.tokenizer import SPECIAL_TOKENS
 from molmo2_jax.train import config as train_config
 from molmo2_jax.train import optim
-from molmo2_jax.train.step import make_state, make_step
+from molmo2_jax.train.step import jit_step, make_state
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments"))
 import overfit_video_point
@@ -205,7 +205,7 @@ class Ours:
         copies = {name: p.copy() for name, p in params.items()}  # the step takes its state's memory
         self.state = make_state(copies, assigned, optimizer)
         self.row = row
-        step = jax.jit(make_step(s, c, assigned, optimizer), donate_argnums=0)
+        step = jit_step(s, c, assigned, optimizer, jax.sharding.get_mesh())
         self.run = step.lower(self.state, row).compile()
 
     def step(self) -> float:

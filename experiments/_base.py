@@ -66,8 +66,9 @@ class Arguments:
 
 def shrink(c: ConfigDict) -> None:
     """Five steps of short rows on one CPU; datasets that do not ship as samples are reported as missing."""
-    c.steps, c.batch, c.log_every = 5, 2, 1
+    c.steps, c.batch, c.microbatches, c.log_every = 5, 2, 1, 1
     c.mesh = mesh()
+    c.compiler = ConfigDict()
     c.model.update({"dtype": "float32", "remat": "none", "loss_chunk": 256})
     rows = {"seq_len": 1_536, "crops": 12, "pooled": 1_200, "max_frames": 8, "max_crops": 2, "high_res_crops": 4}
     c.data.update(rows | {"pool": 8, "workers": 0, "missing": "report"})
@@ -150,3 +151,14 @@ def optim(*, connector: tuple[float, int], vit: tuple[float, int], llm: tuple[fl
 def mesh(**sizes) -> ConfigDict:
     """Devices along each mesh axis; the product is the number of devices."""
     return ConfigDict({"data": 1, "fsdp": 1, "context": 1, "tensor": 1} | sizes)
+
+
+def compiler() -> ConfigDict:
+    """XLA:TPU options of the training step; other devices get none."""
+    offload = (
+        "xla_tpu_enable_sparse_core_collective_offload"  # collectives beside the matmuls, where there are such cores
+    )
+    options = {"xla_tpu_scoped_vmem_limit_kib": "81920"}  # larger tiles: matmuls nearer the peak, slower to compile
+    return ConfigDict(
+        options | {f"{offload}_{kind}": "true" for kind in ("all_gather", "reduce_scatter", "all_reduce")}
+    )

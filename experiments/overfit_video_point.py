@@ -16,9 +16,11 @@ def get_config() -> ConfigDict:
     c.seed = 0
     c.steps = 150
     c.batch = 1  # one row: the clip and its tree of questions
+    c.microbatches = 1
     c.z_loss = 1e-4
     c.log_every = 10
     c.mesh = _base.mesh()
+    c.compiler = ConfigDict()
     c.model = _base.model(
         "tiny",
         dtype="float32",  # CPUs have no fast bfloat16

@@ -20,9 +20,11 @@ def get_config(language_model: str = "runs/smollm2") -> ConfigDict:
     c.seed = 0
     c.steps = 40
     c.batch = 1
+    c.microbatches = 1
     c.z_loss = 1e-4
     c.log_every = 5
     c.mesh = _base.mesh()
+    c.compiler = ConfigDict()
     c.model = _base.model(
         "smollm2_135m",
         dtype="float32",  # CPUs have no fast bfloat16

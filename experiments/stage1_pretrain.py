@@ -21,9 +21,11 @@ def get_config(arg: str = "4b") -> ConfigDict:
     c.seed = 95818
     c.steps = 31_000
     c.batch = 128  # packed rows
+    c.microbatches = 1
     c.z_loss = 1e-4
     c.log_every = 20
     c.mesh = _base.mesh(fsdp=64)  # devices; any slice by --config.mesh.fsdp=
+    c.compiler = _base.compiler()
     c.model = _base.model(
         a.preset,
         dtype="bfloat16",

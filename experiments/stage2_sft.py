@@ -21,9 +21,11 @@ def get_config(arg: str = "4b") -> ConfigDict:
     c.seed = 50189
     c.steps = 30_000  # the released models; the script's own default, 300,000, would stretch the schedule
     c.batch = 128  # packed rows
+    c.microbatches = 1
     c.z_loss = 1e-4
     c.log_every = 20
     c.mesh = _base.mesh(fsdp=64)
+    c.compiler = _base.compiler()
     c.model = _base.model(
         a.preset,
         dtype="bfloat16",

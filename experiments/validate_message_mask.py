@@ -19,9 +19,11 @@ def get_config() -> ConfigDict:
     c.seed = 0
     c.steps = 100
     c.batch = 1
+    c.microbatches = 1
     c.z_loss = 1e-4
     c.log_every = 10
     c.mesh = _base.mesh()
+    c.compiler = ConfigDict()
     c.model = _base.model(
         "tiny",
         dtype="float32",

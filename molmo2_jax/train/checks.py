@@ -30,13 +30,20 @@ CHOICES = {
     "data.image_groups": ["example", "frame"],
 }
 
-NAMED = {"optim.groups", "init_from", "data.mixture", "data.mixture.*.datasets"}  # mappings whose keys are names
+NAMED = {
+    "compiler",
+    "optim.groups",
+    "init_from",
+    "data.mixture",
+    "data.mixture.*.datasets",
+}  # mappings whose keys are names
 
 # Key -> smallest value, largest value, and whether the smallest itself is allowed. `*` is any name.
 RANGES = {
     "seed": (0, math.inf, True),
     "steps": (1, math.inf, True),
     "batch": (1, math.inf, True),
+    "microbatches": (1, math.inf, True),
     "z_loss": (0, math.inf, True),
     "log_every": (1, math.inf, True),
     "model.loss_chunk": (1, math.inf, True),
@@ -102,9 +109,12 @@ def _leaves(path: str, name: str, tree: Mapping):
 
 def check_fits(c: TrainConfig, a: Molmo2Config, mesh: jax.sharding.Mesh) -> None:
     """ValueError naming the first number of config or model that the mesh does not divide or the data cannot serve."""
+    if c.batch % c.microbatches:
+        raise ValueError(f"batch = {c.batch} cannot be cut into microbatches = {c.microbatches}")
     sharding.check_divides(
         {
             "batch": (c.batch, sharding.ROWS),
+            "batch / microbatches": (c.batch // c.microbatches, sharding.ROWS),
             "data.seq_len": (c.data.seq_len, sharding.CONTEXT),
             "data.crops": (c.data.crops, sharding.CONTEXT),
             "data.pooled": (c.data.pooled, sharding.CONTEXT),

@@ -38,9 +38,11 @@ class TrainConfig:
     seed: int
     steps: int
     batch: int  # rows of the global batch
+    microbatches: int  # parts of the batch that go through the model one after the other; memory holds one
     z_loss: float  # weight of logsumexp^2
     log_every: int  # steps between metric lines
     mesh: dict[str, int]  # devices along data, fsdp, context, tensor
+    compiler: dict[str, str]  # options of the step's compiler on TPUs (xla_tpu_…); elsewhere none are passed
     model: RunConfig
     data: DataConfig
     init_from: dict[str, InitConfig]

@@ -25,7 +25,7 @@ from molmo2_jax.train.checkpoint import Checkpoints, has_step, load_architecture
 from molmo2_jax.train.checks import check_fits, check_values
 from molmo2_jax.train.config import ConfigError, TrainConfig
 from molmo2_jax.train.metrics import MetricWriter
-from molmo2_jax.train.step import State, abstract_state, make_state, make_step
+from molmo2_jax.train.step import State, abstract_state, jit_step, make_state
 
 
 class Preempted(Exception):
@@ -94,7 +94,7 @@ def _train(c: TrainConfig, workdir, structure, assigned, mesh, data) -> State:
             wanted = abstract_state(structure, mesh, assigned, optimizer)
             state, changed = checkpoints.restore(wanted, data, c, architecture)
             say(f"{workdir}: going on from step {int(state.step)}" + "".join(f"\n  changed {d}" for d in changed))
-        step = jax.jit(make_step(structure, c, assigned, optimizer), donate_argnums=0)
+        step = jit_step(structure, c, assigned, optimizer, mesh)
         return _run(c, workdir, architecture, mesh, data, checkpoints, state, step)
     finally:
         checkpoints.close()

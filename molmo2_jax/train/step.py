@@ -47,30 +47,46 @@ def abstract_state(
     return jax.tree.map(place, shapes)
 
 
+def jit_step(
+    s: Structure,
+    c: TrainConfig,
+    assigned: dict[str, str],
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> jax.stages.Wrapped:
+    """`make_step` compiled as a run does: the state is donated, and on TPUs the config's compiler options hold.
+
+    `mesh` may be of devices that are not there, for programs that are only compiled.
+    """
+    options = c.compiler if mesh.devices.flat[0].platform == "tpu" else None
+    return jax.jit(make_step(s, c, assigned, optimizer), donate_argnums=0, compiler_options=options)
+
+
 def make_step(
     s: Structure, c: TrainConfig, assigned: dict[str, str], optimizer: optax.GradientTransformation
 ) -> Callable[[State, Row], tuple[State, dict[str, jax.Array]]]:
     """`state, metrics = step(state, rows)`; metrics are float32 scalars. The caller jits it with `state` donated.
 
-    loss = sum(w CE)/sum(w) + z_loss * sum(w logsumexp^2)/sum(w), sums over the global batch.
+    loss = sum(w CE)/sum(w) + z_loss * sum(w logsumexp^2)/sum(w), sums over the global batch, whatever `microbatches`.
     """
 
     def step(state: State, rows: Row):
         key = jax.random.fold_in(jax.random.key(c.seed), state.step)
+        weight = jnp.sum(rows["loss_weights"])
+        weight = jnp.where(weight > 0, weight, 1.0)  # a batch of nothing but failed media learns nothing
 
-        def loss_of(trainable):
+        def loss_of(trainable, rows, key):
             sums = s.model(trainable | state.frozen).losses(rows, c.model, key)
-            weight = jnp.where(sums.weight > 0, sums.weight, 1.0)  # a batch of nothing but failed media learns nothing
             return (sums.cross_entropy + c.z_loss * sums.z) / weight, sums
 
-        (loss, sums), grads = jax.value_and_grad(loss_of, has_aux=True)(state.trainable)
+        (_, sums), grads = accumulate(jax.value_and_grad(loss_of, has_aux=True), c, state.trainable, rows, key)
         updates, optimizer_state = optimizer.update(grads, state.optimizer, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        weight = jnp.where(sums.weight > 0, sums.weight, 1.0)
+        cross_entropy, z_loss = sums.cross_entropy / weight, c.z_loss * sums.z / weight
         metrics = {
-            "loss": loss,
-            "cross_entropy": sums.cross_entropy / weight,
-            "z_loss": c.z_loss * sums.z / weight,
+            "loss": cross_entropy + z_loss,
+            "cross_entropy": cross_entropy,
+            "z_loss": z_loss,
             "accuracy": sums.correct / weight,
             "loss_tokens": sums.tokens,
         }
@@ -80,3 +96,33 @@ def make_step(
         return State(state.step + 1, trainable, state.frozen, optimizer_state), metrics
 
     return step
+
+
+def accumulate(f: Callable, c: TrainConfig, trainable: Params, rows: Row, key: jax.Array):
+    """The sum of f(trainable, rows, key) over the microbatches; sums of gradients lie in the parameters' shards."""
+    if c.microbatches == 1:
+        return f(trainable, rows, key)
+    parts = microbatches(rows, c.microbatches), jax.random.split(key, c.microbatches)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(f, trainable, *jax.tree.map(lambda x: x[0], parts)))
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, f(trainable, *part)), None
+
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def microbatches(rows: Row, parts: int) -> dict[str, jax.Array]:
+    """[B, ...] -> [parts, B / parts, ...]: a part of each device's own rows, so that no row travels.
+
+    4 rows over 2 devices, 2 parts    device 0: r0 r1, device 1: r2 r3    ->    part 0: r0 r2, part 1: r1 r3
+    """
+    return {name: _cut_rows(x, parts) for name, x in rows.items()}
+
+
+def _cut_rows(x: jax.Array, parts: int) -> jax.Array:
+    spec = jax.typeof(x).sharding.spec
+
+    def local(x):
+        return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+
+    return jax.shard_map(local, in_specs=spec, out_specs=jax.P(None, *spec))(x)

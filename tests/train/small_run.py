@@ -63,9 +63,11 @@ def config(**changes) -> TrainConfig:
         "seed": 1,
         "steps": 10,
         "batch": 2,
+        "microbatches": 1,
         "z_loss": 1e-4,
         "log_every": 1,
         "mesh": {"data": 1, "fsdp": 1, "context": 1, "tensor": 1},
+        "compiler": {},
         "model": {
             "preset": "small",
             "dtype": "float32",
