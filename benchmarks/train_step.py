@@ -300,7 +300,7 @@ def main() -> None:
     """Prints a table, then one line of JSON: medians in seconds, and ours against each of theirs."""
     torch.set_num_threads(THREADS)
     recipe = overfit_video_point.get_config()
-    recipe.model.update(loss_chunk=256, remat="dots")
+    recipe.model.update(loss_chunk=256, remat="dots", vit_remat="dots")
     c = train_config.read(recipe.to_dict())
     mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
     result = {}

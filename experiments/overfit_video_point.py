@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
         "tiny",
         dtype="float32",  # CPUs have no fast bfloat16
         remat="none",
+        vit_remat="none",
         loss_chunk=192,
         residual_dropout=0.0,  # learning by heart wants none
         response_dropout=0.0,

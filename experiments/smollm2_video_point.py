@@ -29,6 +29,7 @@ def get_config(language_model: str = "runs/smollm2") -> ConfigDict:
         "smollm2_135m",
         dtype="float32",  # CPUs have no fast bfloat16
         remat="none",
+        vit_remat="none",
         loss_chunk=192,
         residual_dropout=0.0,  # learning by heart wants none
         response_dropout=0.0,

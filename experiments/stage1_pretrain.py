@@ -30,6 +30,7 @@ def get_config(arg: str = "4b") -> ConfigDict:
         a.preset,
         dtype="bfloat16",
         remat="full",
+        vit_remat="full",
         loss_chunk=1024,
         residual_dropout=0.0,
         response_dropout=0.1,  # on answers only

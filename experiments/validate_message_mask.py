@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
         "tiny",
         dtype="float32",
         remat="none",
+        vit_remat="none",
         loss_chunk=192,
         residual_dropout=0.0,
         response_dropout=0.0,

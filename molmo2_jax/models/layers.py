@@ -1,4 +1,23 @@
-"""What vit, connector and llm share: declaring parameters, norms, dropout, and running a stack of layers."""
+"""What vit, connector and llm share: declaring parameters, norms, dropout, and running a stack of layers.
+
+What a layer keeps for the backward pass has a name, its remat policy: a rung of a ladder between memory and computing
+again. A layer always keeps its input. Bytes a token and layer, D = 4,096, 32 query and 8 kv heads of 128, F = 12,288,
+bfloat16 (Qwen3-8B), and what is done again, in multiplications of weights (millions a token and layer, of 193):
+
+    policy      also keeps                          bytes     done again
+    none        everything, norms in float32, too       -     nothing
+    dots        up                                 86,144     0: norms, RoPE, silu alone
+    gate        gate                               61,568     50: up
+    out         attention's output projection      36,992     101: gate, up
+    qkv         queries, keys, values              28,800     117: gate, up, out
+    attention   out_BSNH, log_sum_BNS              16,512     143: all but the mlp's down
+    full        nothing                             8,192     143 and attention
+
+OLMo3 normalises what a sub-layer gives, so that its backward pass needs the mlp's output, too: from "out" on it is kept.
+A ViT has a policy of its own. Its width is a third or a quarter, so a byte of it saves as little of the work; and there
+are 729 patches a crop: 128 crops, one row of 16,384 tokens, hold as much under "full" (25 layers x 93,312 x 2,304 bytes
+= 5.4 GB) as the LLM (36 layers x 16,384 x 8,192 bytes = 4.8 GB).
+"""
 
 from collections.abc import Callable
 
@@ -10,14 +29,16 @@ from jax.sharding import PartitionSpec as P
 from molmo2_jax import sharding
 from molmo2_jax.ops.linear import project
 
-_WEIGHT_MATMULS = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-_ATTENTION = jax.checkpoint_policies.save_only_these_names("attention")
-REMAT = {
-    "none": None,  # keep everything
-    "full": jax.checkpoint_policies.nothing_saveable,  # keep a layer's input, compute the rest again
-    # Keep what weight matmuls and attention give: only cheap elementwise work is done again.
-    "dots": jax.checkpoint_policies.save_from_both_policies(_WEIGHT_MATMULS, _ATTENTION),
+# Tensors of a layer by name, in the order in which they are worth keeping for the backward pass.
+KEPT = {
+    "full": (),
+    "attention": ("attention",),  # what attention gives, and its log sum exp
+    "qkv": ("attention", "qkv"),  # the projections in front of it
+    "out": ("attention", "qkv", "out"),  # what goes back to the residual: attention's output projection, and the mlp's
+    "gate": ("attention", "qkv", "out", "gate"),  # half of the mlp's hidden values (of a ViT all: its mlp has no gate)
+    "dots": ("attention", "qkv", "out", "gate", "up"),
 }
+REMAT = {"none": None} | {name: jax.checkpoint_policies.save_only_these_names(*kept) for name, kept in KEPT.items()}
 
 
 def param(

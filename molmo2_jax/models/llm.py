@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from molmo2_jax import sharding
 from molmo2_jax.models.config import LlmConfig
@@ -53,11 +54,11 @@ class Attention(nnx.Module):
         self.o = Linear(rngs, "BSNH,NHD->BSD", shape, axes, sharding.B_S_D, std=out_std, stack=stack)
 
     def __call__(self, x_BSD, table_BS2F, attend: Attend, state):
-        q_BSNH, k_BSKH, v_BSKH = self.q(x_BSD), self.k(x_BSD), self.v(x_BSD)
+        q_BSNH, k_BSKH, v_BSKH = checkpoint_name((self.q(x_BSD), self.k(x_BSD), self.v(x_BSD)), "qkv")
         if self.q_norm is not None:
             q_BSNH, k_BSKH = self.q_norm(q_BSNH), self.k_norm(k_BSKH)
         out_BSNH, state = attend(rope.rotate(q_BSNH, table_BS2F), rope.rotate(k_BSKH, table_BS2F), v_BSKH, state)
-        return self.o(out_BSNH), state
+        return checkpoint_name(self.o(out_BSNH), "out"), state
 
 
 class Mlp(nnx.Module):
@@ -74,7 +75,8 @@ class Mlp(nnx.Module):
         )
 
     def __call__(self, x_BSD):
-        return self.down(jax.nn.silu(self.gate(x_BSD)) * self.up(x_BSD))
+        gate_BSF, up_BSF = checkpoint_name(self.gate(x_BSD), "gate"), checkpoint_name(self.up(x_BSD), "up")
+        return checkpoint_name(self.down(jax.nn.silu(gate_BSF) * up_BSF), "out")
 
 
 class Block(nnx.Module):

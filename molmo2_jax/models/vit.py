@@ -41,8 +41,8 @@ class Attention(nnx.Module):
         spec = sharding.B_C_P_N_H
         # One crop at a time: all crops' 729 x 729 scores at once would be gigabytes.
         attend = jax.shard_map(_attend_by_crop, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
-        out_BCPNH = attend(self.q(x_BCPD), self.k(x_BCPD), self.v(x_BCPD))
-        return self.o(checkpoint_name(out_BCPNH, "attention"))
+        out_BCPNH = attend(*checkpoint_name((self.q(x_BCPD), self.k(x_BCPD), self.v(x_BCPD)), "qkv"))
+        return checkpoint_name(self.o(checkpoint_name(out_BCPNH, "attention")), "out")
 
 
 def _attend_by_crop(q_BCPNH, k_BCPNH, v_BCPNH):
@@ -87,7 +87,8 @@ class Block(nnx.Module):
 
     def __call__(self, x_BCPD: jax.Array) -> jax.Array:
         x_BCPD = x_BCPD + self.attn(self.attn_norm(x_BCPD))
-        return x_BCPD + self.down(jax.nn.gelu(self.up(self.mlp_norm(x_BCPD)), approximate=True))
+        up_BCPF = checkpoint_name(self.up(self.mlp_norm(x_BCPD)), "gate")
+        return x_BCPD + self.down(jax.nn.gelu(up_BCPF, approximate=True))
 
 
 class Vit(nnx.Module):

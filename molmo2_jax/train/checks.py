@@ -16,6 +16,7 @@ from molmo2_jax.train.config import TrainConfig
 CHOICES = {
     "model.attention": sorted(IMPLEMENTATIONS),
     "model.remat": sorted(REMAT),
+    "model.vit_remat": sorted(REMAT),
     "model.dtype": ["bfloat16", "float32"],
     "data.missing": ["report", "stop"],
     "data.prompts": ["none", "templates"],

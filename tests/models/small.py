@@ -16,6 +16,7 @@ RUN = RunConfig(
     dtype="float32",
     attention="blockwise",
     remat="none",
+    vit_remat="none",
     loss_chunk=32,
     residual_dropout=0.0,
     response_dropout=0.0,

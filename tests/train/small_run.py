@@ -73,6 +73,7 @@ def config(**changes) -> TrainConfig:
             "dtype": "float32",
             "attention": "blockwise",
             "remat": "none",
+            "vit_remat": "none",
             "loss_chunk": 64,
             "residual_dropout": 0.1,
             "response_dropout": 0.1,
