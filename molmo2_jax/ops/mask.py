@@ -49,10 +49,18 @@ def row_visibility(visible_until_BS: jax.Array, image_group_BS: jax.Array) -> Vi
 
 def allowed(q: Visibility, k: Visibility) -> jax.Array:
     """bool[..., Q, K]: may query q attend to key k? Fields are int32[..., Q] and int32[..., K]."""
-    qi, ki = q.index[..., :, None], k.index[..., None, :]
-    in_subtree = (ki <= qi) & (qi < k.until[..., None, :])
-    same_group = (q.group[..., :, None] == k.group[..., None, :]) & (q.group[..., :, None] != 0)
-    return in_subtree | same_group
+    queries = (x[..., :, None] for x in query_fields(q))
+    return visible(*queries, *(x[..., None, :] for x in k))
+
+
+def query_fields(q: Visibility) -> tuple[jax.Array, jax.Array]:
+    """(index, group) as `visible` takes them of a query: a group of 0 becomes -1, which no key has."""
+    return q.index, jnp.where(q.group == 0, -1, q.group)
+
+
+def visible(q_index, q_group, k_index, k_until, k_group) -> jax.Array:
+    """The rule itself, of fields that broadcast against each other: kernels lay tokens along rows or columns."""
+    return (k_index <= q_index) & (q_index < k_until) | (q_group == k_group)
 
 
 def pad_queries(q: Visibility, to: int) -> Visibility:
