@@ -42,18 +42,17 @@ _FIRST, _LAST, _ROW_FIRST, _ROW_LAST = 4, 8, 16, 32
 class Blocks:
     """Sizes of a chip's tiles, in tokens. Multiples of 128."""
 
-    queries: int  # of each query head of a tile, where several share a kv head
-    queries_alone: int  # the same where each query head has its own kv head
-    keys: int  # of a tile
+    queries: int  # of a tile, of each query head that shares its kv head
+    keys: int  # of a tile; where each kv head has one query head, tiles have twice the queries and keys
     compute: int  # queries and keys of one matmul of scores
     resident: int  # most keys whose dK and dV stay in VMEM on the backward walk
     vmem: int  # bytes a kernel may use
 
 
-# benchmarks/kernels_aot.py measures them; 512 x 1,024 for four query heads keeps the MXUs fed 98 % of the time on v5p.
-_V5P = Blocks(512, 1024, 1024, 512, resident=36_864, vmem=60 << 20)
+# By benchmarks/kernels_aot.py. Tiles of 512 x 1,024 cost the same on causal rows and compile twice as long.
+_V5P = Blocks(512, 512, 512, resident=36_864, vmem=60 << 20)
 BLOCKS = {
-    "v4": Blocks(256, 512, 512, 256, resident=4_096, vmem=15 << 20),
+    "v4": Blocks(256, 512, 256, resident=4_096, vmem=15 << 20),
     "v5e": dataclasses.replace(_V5P, vmem=100 << 20),
     "v5p": _V5P,
     "v6e": dataclasses.replace(_V5P, vmem=100 << 20),
@@ -251,8 +250,8 @@ class _Call:
         S, K = k_BSKH.shape[1:3]
         if H % LANES:
             raise NotImplementedError(f'attention "pallas" needs a head dim that is a multiple of {LANES}, not {H}')
-        bq = _block(Q, blocks.queries if N > K else blocks.queries_alone)
-        bk = _block(S, blocks.keys)
+        times = 1 if N > K else 2
+        bq, bk = _block(Q, times * blocks.queries), _block(S, times * blocks.keys)
         resident = max(blocks.resident // bk, 1) * bk
         Q, S = (-(-size // block) * block for size, block in ((Q, bq), (S, bk)))
         return cls(B, Q, S, K, N // K, H, bq, bk, blocks.compute, resident, blocks.vmem)
