@@ -4,6 +4,7 @@ molmo2 train    --config=experiments/overfit_video_point.py --workdir=runs/demo 
 molmo2 generate --checkpoint=runs/demo --video=clip.mp4 --prompt="Point to the penguins."
 molmo2 convert  --from=hf:allenai/Molmo2-4B --to=orbax:checkpoints/molmo2_4b
 molmo2 inspect  --config=experiments/overfit_video_point.py --out=page.html
+molmo2 aot      --config=experiments/stage2_sft.py:8b --topology=v5p:4x4x4
 """
 
 import importlib
@@ -14,6 +15,7 @@ COMMANDS = {
     "generate": "answer a prompt about a video or images, or all prompts of a config's records",
     "convert": "Hugging Face checkpoints to Orbax and back",
     "inspect": "a page of packed rows: tokens, weights, branches, masks, frames with their points",
+    "aot": "compile the training step for TPUs that are not there: memory, step time, MFU, collectives",
 }
 
 

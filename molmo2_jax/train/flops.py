@@ -40,13 +40,15 @@ def visible_pairs(rows: Mapping[str, np.ndarray]) -> int:
 
 def model_flops(c: Molmo2Config, rows: Mapping[str, np.ndarray]) -> float:
     """FLOPs of forward and backward on the tokens, crops and pairs that `rows` really hold."""
+    return sum(flops_by_part(c, rows).values())
+
+
+def flops_by_part(c: Molmo2Config, rows: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """`model_flops` of the model's parts: "LLM matmuls", "attention", "loss" (the head), "ViT" and "connector"."""
     llm, vit, connector = c.llm, c.vit, c.connector
     inner = llm.heads * llm.head_dim
     block = llm.width * (2 * inner + 2 * llm.kv_heads * llm.head_dim + 3 * llm.mlp)
     tokens = np.count_nonzero(rows["visible_until"])
-    flops = 6.0 * block * llm.layers * tokens
-    flops += 6.0 * llm.vocab * llm.width * np.count_nonzero(rows["loss_weights"])
-    flops += 12.0 * llm.layers * inner * visible_pairs(rows)
 
     pooling = rows["pooling"].reshape(-1, rows["pooling"].shape[-1])
     patches = np.count_nonzero(pooling >= 0)
@@ -54,11 +56,16 @@ def model_flops(c: Molmo2Config, rows: Mapping[str, np.ndarray]) -> float:
     seen = sum(np.unique(row[row >= 0] // vit.patches).size for row in rows["pooling"])  # every crop in use is pooled
     vit_block = vit.width * (4 * vit.width + 2 * vit.mlp)
     per_crop = vit.patches * (vit.width * vit.patch_pixels + vit.layers * vit_block)
-    flops += 6.0 * per_crop * seen + 12.0 * vit.layers * vit.width * vit.patches**2 * seen
 
     features, width = vit.width * len(vit.feature_layers), connector.heads * connector.head_dim
-    flops += 6.0 * 2 * features * width * patches
-    return flops + 6.0 * (width * (features + width + 2 * connector.mlp) + connector.mlp * llm.width) * visual
+    projector = width * (features + width + 2 * connector.mlp) + connector.mlp * llm.width
+    return {
+        "LLM matmuls": 6.0 * block * llm.layers * tokens,
+        "attention": 12.0 * llm.layers * inner * visible_pairs(rows),
+        "loss": 6.0 * llm.vocab * llm.width * np.count_nonzero(rows["loss_weights"]),
+        "ViT": 6.0 * per_crop * seen + 12.0 * vit.layers * vit.width * vit.patches**2 * seen,
+        "connector": 6.0 * 2 * features * width * patches + 6.0 * projector * visual,
+    }
 
 
 def peak_flops(device: jax.Device) -> tuple[float, str]:

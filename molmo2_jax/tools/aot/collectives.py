@@ -1,0 +1,155 @@
+"""What a collective of a compiled program moves, over which mesh axes, and how long the links need for it.
+
+    all-reduce of f32[4096] over fsdp = 4 of a mesh (data 2, fsdp 4):    groups {0,1,2,3}, {4,5,6,7}
+      axes    ("fsdp",)                  device 1 differs from device 0 in its place along fsdp
+      bytes   4096 x 4                   the whole buffer
+      seconds 2 x 3/4 x bytes / (links x rate)
+
+`links` are those the compiler's own plan uses at a time, each in one direction: a ring of both directions uses two, its
+plan for three axes of a torus six. An all-gather or reduce-scatter moves the whole buffer but a group's share once, an
+all-reduce twice. Start-up latencies are left out.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from molmo2_jax.tools.aot.chips import Chip
+from molmo2_jax.tools.aot.hlo import Instruction, Module, size
+
+_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
+)
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the program's devices are: `coords` int[devices, 3] on the torus, in the order of the mesh, and its sizes."""
+
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    coords: np.ndarray
+
+    @property
+    def torus(self) -> tuple[int, ...]:
+        """Chips along each axis of the torus."""
+        return tuple(int(n) for n in self.coords.max(0) + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """One collective as it runs once. `bytes` is the whole buffer: gathered, or before it is scattered."""
+
+    kind: str
+    axes: tuple[str, ...]
+    bytes: int
+    seconds: float
+
+
+def find(module: Module, i: Instruction) -> Instruction | None:
+    """The collective an instruction runs: itself, or the one in a fusion or asynchronous call around it."""
+    candidates = [i] if not i.called else [i, *(x for name in i.called for x in module.inside(name))]
+    return next((x for x in candidates if _kind(x.opcode) is not None and not x.opcode.endswith("-done")), None)
+
+
+def measure(module: Module, i: Instruction, place: Place, chip: Chip) -> Collective:
+    """The collective that `i` runs (`find` has found one)."""
+    inner = find(module, i)
+    kind = _kind(inner.opcode)
+    if kind == "all-reduce" and i.opcode == "fusion" and size(i.type) < size(inner.type):
+        kind = "reduce-scatter"  # a fusion of an all-reduce and a slice, done as one
+    groups = replica_groups(inner, math.prod(place.shape))
+    axes = mesh_axes(groups, place)
+    moved = _bytes(module, kind, inner)
+    return Collective(kind, axes, moved, _seconds(kind, moved, groups, _links(inner), place, chip))
+
+
+def _kind(opcode: str) -> str | None:
+    return next((kind for kind in KINDS if opcode.removesuffix("-start").removesuffix("-done") == kind), None)
+
+
+def _bytes(module: Module, kind: str, i: Instruction) -> int:
+    """Bytes of the larger side; a start's type lists operands and results, of which the results are half."""
+    operands = sum(size(module.instruction(name).type) for name in i.operands)
+    if kind in ("all-reduce", "reduce-scatter", "all-to-all", "collective-permute"):
+        return operands
+    return size(i.type) - operands if i.opcode.endswith("-start") else size(i.type)
+
+
+def replica_groups(i: Instruction, devices: int) -> np.ndarray:
+    """int[groups, members] of device numbers, from any of the ways they are written.
+
+    {{0,1},{2,3}}    [2,2]<=[4]    [2,2]<=[2,2]T(1,0)    mesh['a'=2,'b'=2] {'b'}    or the pairs of a permute
+    mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}    a mesh whose devices are not in order
+    """
+    if pairs := i.attribute("source_target_pairs"):
+        return np.array(re.findall(r"\{(\d+),(\d+)\}", pairs), int)
+    if mesh := _MESH.search(i.rest):
+        names, sizes = zip(*re.findall(r"'(\w+)'=(\d+)", mesh[1]), strict=True)
+        over = re.findall(r"'(\w+)'", mesh[4])
+        order = [n for n, name in enumerate(names) if name not in over] + [names.index(name) for name in over]
+        members = math.prod(int(sizes[names.index(name)]) for name in over)
+        numbers = np.arange(devices) if mesh[2] is None else _iota(mesh[2], mesh[3]).reshape(-1)
+        return numbers.reshape([int(n) for n in sizes]).transpose(order).reshape(-1, members)
+    text = re.search(r"replica_groups=(\[\S+|\{\{.*?\}\}|\{\})", i.rest)[1].rstrip(",")
+    if tile := re.fullmatch(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
+        return _iota(tile[2], tile[3]).reshape([int(n) for n in tile[1].split(",")])
+    groups = [[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", text)]
+    return np.array(groups) if groups else np.arange(devices)[None]
+
+
+def _iota(shape: str, order: str | None) -> np.ndarray:
+    """[2,4]T(1,0): the numbers from 0 on in that shape, then transposed."""
+    sizes = [int(n) for n in shape.split(",")]
+    numbers = np.arange(math.prod(sizes)).reshape(sizes)
+    return numbers if order is None else numbers.transpose([int(n) for n in order.split(",")])
+
+
+def mesh_axes(groups: np.ndarray, place: Place) -> tuple[str, ...]:
+    """Names of the mesh axes along which members of a group differ."""
+    index = np.stack(np.unravel_index(groups, place.shape), -1)  # [groups, members, axes]
+    differ = (index != index[:, :1]).any((0, 1))
+    return tuple(name for name, there in zip(place.axes, differ, strict=True) if there)
+
+
+def _links(i: Instruction) -> int:
+    """Links in use at a time by the compiler's plan; 2 (a ring both ways) where it writes none."""
+    if rings := re.findall(r"\"ring_type\":\"ICI_RING_TYPE_(\w+?)\"", i.rest):
+        colors = i.rest.count('"phase_rings"')
+        return colors * (1 if rings[0].startswith("UNIDIR") else 2)
+    if found := re.search(r"(\w+)\{colors:(\d+)", i.rest):
+        return int(found[2]) * (1 if found[1].startswith("UniDirection") else 2)
+    return 2
+
+
+def _seconds(kind: str, moved: int, groups: np.ndarray, links: int, place: Place, chip: Chip) -> float:
+    spans = [np.unique(place.coords[groups[0]][:, axis]).size for axis in range(place.coords.shape[1])]
+    wide = [axis for axis, span in enumerate(spans) if span > 1]
+    open_ended = any(place.torus[axis] % chip.wraps for axis in wide)
+    if kind == "collective-permute":
+        return moved * _hops(groups, place, chip) / chip.link
+    if kind == "all-to-all":  # each of n members keeps 1/n; the rest crosses a quarter (open: half) of the longest axis
+        return moved * max(spans) / (4 if open_ended else 8) / chip.link
+    if open_ended and len(wide) == 1 and spans[wide[0]] > 2:
+        links = max(links // 2, 1)  # no link closes the ring: its way back uses the same ones
+    members = groups.shape[1]
+    times = 2 if kind == "all-reduce" else 1
+    return times * moved * (members - 1) / members / (links * chip.link)
+
+
+def _hops(pairs: np.ndarray, place: Place, chip: Chip) -> int:
+    """Links the longest of the pairs' ways takes."""
+    torus = np.array(place.torus)
+    way = np.abs(place.coords[pairs[:, 0]] - place.coords[pairs[:, 1]])
+    way = np.where(torus % chip.wraps == 0, np.minimum(way, torus - way), way)
+    return max(int(way.sum(-1).max()), 1)
+
+
+def describe(axes: Sequence[str]) -> str:
+    """("data", "fsdp") -> "data x fsdp"; one device alone gives "none"."""
+    return " x ".join(axes) if axes else "none"
