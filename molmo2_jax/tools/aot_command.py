@@ -19,7 +19,9 @@ def main(argv: list[str]) -> None:
     config = config_flags.DEFINE_config_file("config", None, "Experiment file; keys after it: --config.mesh.fsdp=16.")
     topology = flags.DEFINE_string("topology", None, "Slice to compile for: v4, v5e, v5p, v6e or tpu7x, as v5p:4x4x4.")
     out = flags.DEFINE_string("out", None, "Folder for report.json and report.md.")
-    dump = flags.DEFINE_string("dump", None, "Folder for the compiled program: step.hlo.txt, memory.json, model_flops.json.")
+    dump = flags.DEFINE_string(
+        "dump", None, "Folder for the compiled program: step.hlo.txt, memory.json, model_flops.json."
+    )
     flags.mark_flags_as_required(["config", "topology"])
 
     def aot() -> int:

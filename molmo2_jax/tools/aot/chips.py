@@ -2,10 +2,10 @@
 
 A device is what jax lists: a chip (v4 and v5p as megacore: two TensorCores, one program), and half a chip of 7x.
 
-Sources: the system pages of cloud.google.com/tpu/docs (memory, HBM bandwidth, FLOP/s, ICI bits/s per chip over the
-links of its torus); "How to scale your model" (jax-ml.github.io/scaling-book) for what a link carries one way. Clocks are those with
-which MXUs x 2 x edge^2 x clock is the stated peak; the compiler's own estimate of an 8192^3 bfloat16 product then comes to
-93, 88, 90, 70 and 81 % of it on v4, v5e, v5p, v6e and 7x.
+Sources: the system pages of cloud.google.com/tpu/docs for memory, HBM bandwidth and FLOP/s (in train/flops.py); "How to
+scale your model" (jax-ml.github.io/scaling-book) for what a link carries one way and where a torus closes. Clocks are
+those with which the MXUs' multiply-adds a cycle come to the stated peak; the compiler's own estimate of an 8192^3
+bfloat16 product is then 93, 88, 90, 70 and 81 % of it on v4, v5e, v5p, v6e and 7x.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ CHIPS = (
     Chip("v5e", "TPU v5 lite", 16 * GIB, 8.1e11, 1.5e9, 4.5e10, 16, 3.1e9),
     Chip("v5p", "TPU v5", 95 * GIB, 2.76e12, 1.75e9, 9e10, 4, 6.25e9),
     Chip("v6e", "TPU v6 lite", 32 * GIB, 1.64e12, 1.75e9, 9e10, 16, 1.25e10),
-    Chip("tpu7x", "TPU7x", 96 * GIB, 3.69e12, 2.2e9, 4.5e10, 4, 6.25e9),
+    Chip("7x", "TPU7x", 96 * GIB, 3.69e12, 2.2e9, 4.5e10, 4, 6.25e9),
 )
 
 

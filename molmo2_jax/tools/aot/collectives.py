@@ -20,16 +20,14 @@ import numpy as np
 from molmo2_jax.tools.aot.chips import Chip
 from molmo2_jax.tools.aot.hlo import Instruction, Module, size
 
-_MESH = re.compile(
-    r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
-)
+_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}")
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where the program's devices are: `coords` int[devices, 3] on the torus, in the order of the mesh, and its sizes."""
+    """The mesh, and where its devices are on the torus: `coords` int[devices, 3] in the order of the mesh."""
 
     axes: tuple[str, ...]
     shape: tuple[int, ...]
@@ -53,8 +51,10 @@ class Collective:
 
 def find(module: Module, i: Instruction) -> Instruction | None:
     """The collective an instruction runs: itself, or the one in a fusion or asynchronous call around it."""
-    candidates = [i] if not i.called else [i, *(x for name in i.called for x in module.inside(name))]
-    return next((x for x in candidates if _kind(x.opcode) is not None and not x.opcode.endswith("-done")), None)
+    if _kind(i.opcode) is not None and not i.opcode.endswith("-done"):
+        return i
+    inner = (x for name in i.called for x in module.inside(name))
+    return next((x for x in inner if _kind(x.opcode) is not None and not x.opcode.endswith("-done")), None)
 
 
 def measure(module: Module, i: Instruction, place: Place, chip: Chip) -> Collective:
@@ -135,7 +135,7 @@ def _seconds(kind: str, moved: int, groups: np.ndarray, links: int, place: Place
         return moved * _hops(groups, place, chip) / chip.link
     if kind == "all-to-all":  # each of n members keeps 1/n; the rest crosses a quarter (open: half) of the longest axis
         return moved * max(spans) / (4 if open_ended else 8) / chip.link
-    if open_ended and len(wide) == 1 and spans[wide[0]] > 2:
+    if open_ended and len(wide) == 1:
         links = max(links // 2, 1)  # no link closes the ring: its way back uses the same ones
     members = groups.shape[1]
     times = 2 if kind == "all-reduce" else 1

@@ -4,10 +4,10 @@ A scheduled module is a list of computations, each a list of instructions in the
 
     %body (p: (s32[], bf16[8,128])) -> (s32[], bf16[8,128]) {
       %p = (s32[], bf16[8,128]{1,0:T(8,128)(2,1)}) parameter(0)
-      ROOT %fusion.1 = bf16[8,128]{1,0} fusion(%a, %b), kind=kOutput, calls=%inner, backend_config={…"estimated_cycles":"42"…}
+      ROOT %fusion.1 = bf16[8,128]{1,0} fusion(%a, %b), calls=%inner, backend_config={…"estimated_cycles":"42"…}
     }
 
-becomes Instruction("fusion.1", "bf16[8,128]{1,0}", "fusion", ("a", "b"), "kind=kOutput, …"). What is read are the
+becomes Instruction("fusion.1", "bf16[8,128]{1,0}", "fusion", ("a", "b"), "calls=%inner, …"). What is read are the
 compiler's own words; nothing here knows chips or seconds.
 """
 
@@ -100,7 +100,7 @@ class Module:
                 yield from self.inside(called)
 
     def source(self, i: Instruction) -> tuple[str, ...]:
-        """Frames an instruction was traced in; a fusion without its own takes those of what it fuses, the root first."""
+        """Frames an instruction was traced in; a fusion without its own has those of what it fuses, the root first."""
         if i.frame is not None:
             return self.frames[i.frame]
         inner = [x for called in i.called for x in reversed(self.computations[called])]

@@ -1,25 +1,27 @@
 """Time of the Pallas attention kernels, which the compiler schedules as one opaque call.
 
-A call on q [.., Q, ..] and k [.., S, ..] is taken to do the causal half of its tiles, whatever strategy cuts the sequence: on
-average over the devices that is what is left of it. Its FLOPs are those of the products of the tiles it visits, its time
-FLOPs / (peak x share), with the shares of the peak that the kernels' own static schedules reach
-(benchmarks/kernels_aot.py).
+A call on q [B, Q, N*H] and k [B, S, K*H] is taken to visit the tiles of a causal mask: half of the pairs, and the half
+tiles that hang over the diagonal. Where `context` cuts the sequence this is a device's average part. Its FLOPs are
+those of the tiles it visits, its time FLOPs / (peak x share), with the share of the time in which the kernel's own
+static schedule keeps the MXUs busy (benchmarks/kernels_aot.py).
 """
 
-import math
-
+from molmo2_jax.ops.pallas_attention import BLOCKS
 from molmo2_jax.tools.aot.chips import Chip
-from molmo2_jax.tools.aot.hlo import Instruction, Module, arrays
+from molmo2_jax.tools.aot.hlo import HloError, Instruction, Module, arrays
 
-SHARE = {"forward": 0.90, "backward": 0.93}  # of the peak, on executed tiles
-PRODUCTS = {"forward": 2, "backward": 5}  # matrix products a tile
+SHARES = {"attention_forward": 0.90, "attention_backward": 0.93}  # of the peak, on the tiles that are visited
+_PRODUCTS = {"attention_forward": 2, "attention_backward": 5}  # matrix products of a tile
 
 
 def cost(module: Module, i: Instruction, chip: Chip) -> tuple[float, float]:
-    """(seconds, FLOPs) of one call of an attention kernel, by the shapes of its queries and keys."""
-    way = "backward" if "transpose" in i.op_name and "rematted" not in i.op_name else "forward"
-    inputs = [dims for name in i.operands for t, dims in arrays(module.instruction(name).type) if t in ("bf16", "f32")]
-    q, k = [dims for dims in inputs if len(dims) == 4][:2]
-    pairs = q[1] * k[1] / 2
-    flops = 2.0 * PRODUCTS[way] * math.prod((q[0], q[2], q[3])) * pairs
-    return flops / (chip.peak * SHARE[way]), flops
+    """(seconds, FLOPs) of one call. HloError for a kernel that is not known here."""
+    kernel = next((name for name in SHARES if name in i.name or name in i.op_name), None)
+    if kernel is None:
+        raise HloError(f"a Pallas kernel without a known cost: {i.name} ({i.op_name})")
+    wide = [dims for name in i.operands for _, dims in arrays(module.instruction(name).type) if len(dims) == 3]
+    (rows, queries, channels), (_, keys, _), *_ = wide
+    blocks = BLOCKS[chip.name]
+    pairs = queries * min(keys / 2 + (blocks.queries + blocks.keys) / 2, keys)
+    flops = 2.0 * _PRODUCTS[kernel] * rows * channels * pairs
+    return flops / (chip.peak * SHARES[kernel]), flops

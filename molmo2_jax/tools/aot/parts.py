@@ -22,7 +22,7 @@ _COPIES = ("copy", "copy-start", "transpose", "reshape", "bitcast-convert", "sli
 
 
 def part(module: Module, i: Instruction, collective: bool) -> str:
-    """ "LLM matmuls", "attention", "ViT", …; what has no source is named by what it does."""
+    """The part's name: "LLM matmuls", "attention", "ViT", …; what has no source is named by what it does."""
     if collective:
         return COLLECTIVES
     if i.opcode in _COPIES:

@@ -5,9 +5,10 @@ import dataclasses
 import json
 from collections.abc import Mapping
 
+from molmo2_jax.sharding import MESH_AXES
 from molmo2_jax.tools.aot.chips import GIB, Chip
 from molmo2_jax.tools.aot.collectives import describe
-from molmo2_jax.tools.aot.hlo import Module, size
+from molmo2_jax.tools.aot.hlo import Module
 from molmo2_jax.tools.aot.program import Compiled, Program
 from molmo2_jax.tools.aot.schedule import Cost, Schedule
 from molmo2_jax.tools.aot.workload import Workload
@@ -123,7 +124,7 @@ def _setting(program: Program, topology: str, load: Workload) -> dict[str, objec
         "parameters": program.parameters,
         "topology": topology,
         "chips": program.mesh.size,
-        "mesh": dict(c.mesh),
+        "mesh": {axis: c.mesh[axis] for axis in MESH_AXES},
         "batch": c.batch,
         "microbatches": c.microbatches,
         "seq_len": c.data.seq_len,
@@ -131,6 +132,7 @@ def _setting(program: Program, topology: str, load: Workload) -> dict[str, objec
         "visual_tokens": load.visual,
         "attention": c.model.attention,
         "remat": c.model.remat,
+        "vit_remat": c.model.vit_remat,
         "compiler": dict(c.compiler),
     }
 

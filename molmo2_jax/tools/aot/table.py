@@ -34,8 +34,11 @@ def _summary(r: Report) -> list[Row]:
     rows = [
         ("model", f"{s['model']}, {s['parameters']:,} parameters"),
         ("topology", f"{s['topology']}, {s['chips']} chips, {mesh}"),
-        ("batch", f"{s['batch']} rows of {s['seq_len']:,} tokens and {s['crops']} crops, {s['microbatches']} microbatches"),
-        ("run", f"attention {s['attention']}, remat {s['remat']}"),
+        (
+            "batch",
+            f"{s['batch']} rows of {s['seq_len']:,} tokens and {s['crops']} crops, {s['microbatches']} microbatches",
+        ),
+        ("run", f"attention {s['attention']}, remat {s['remat']}, of the ViT {s['vit_remat']}"),
         ("compiler", ", ".join(f"{k}={v}" for k, v in s["compiler"].items()) or "its defaults"),
         ("versions", ", ".join(f"{k} {v}" for k, v in r.versions.items())),
         ("compiling", f"{r.compile_seconds:.0f} s, {r.host_peak / GIB:.1f} GiB of host memory"),
@@ -47,7 +50,7 @@ def _summary(r: Report) -> list[Row]:
         share = r.exposed_seconds / r.step_seconds
         rows += [
             ("FLOPs", f"model {flops:.4g} a step; executed {r.executed_flops * s['chips']:.4g}"),
-            ("step", f"{r.step_seconds:.3f} s = compute {r.compute_seconds:.3f} + exposed {r.exposed_seconds:.3f} ({share:.1%})"),
+            ("step", f"{r.step_seconds:.3f} s, of which {r.exposed_seconds:.3f} s ({share:.1%}) wait for collectives"),
             ("MFU", f"{r.mfu:.1%}, {r.tokens_per_second:,.0f} tokens/s"),
         ]
     return rows
@@ -58,7 +61,10 @@ def _tables(r: Report) -> Iterable[tuple[str, Row, list[Row]]]:
     yield (
         "Where the time goes",
         ("part", "s", "share", "MXU", "executed TFLOP a chip"),
-        [(p.name, f"{p.seconds:.3f}", f"{p.seconds / step:.1%}", f"{p.mxu:.0%}", f"{p.flops / 1e12:.1f}") for p in r.parts],
+        [
+            (p.name, f"{p.seconds:.3f}", f"{p.seconds / step:.1%}", f"{p.mxu:.0%}", f"{p.flops / 1e12:.1f}")
+            for p in r.parts
+        ],
     )
     yield (
         "Collectives, a chip and step",
@@ -72,7 +78,14 @@ def _tables(r: Report) -> Iterable[tuple[str, Row, list[Row]]]:
         "Dearest instructions",
         ("s", "share", "times", "MXU", "part", "source"),
         [
-            (f"{t.seconds:.4f}", f"{t.seconds / step:.1%}", f"{t.times:,}", f"{t.mxu:.0%}", t.part, f"{t.source} `{t.name}`")
+            (
+                f"{t.seconds:.4f}",
+                f"{t.seconds / step:.1%}",
+                f"{t.times:,}",
+                f"{t.mxu:.0%}",
+                t.part,
+                f"{t.source} `{t.name}`",
+            )
             for t in r.top
         ],
     )

@@ -1,7 +1,7 @@
 """Describing a slice of TPUs that is not there: `v5p:4x4x4` -> 64 devices to compile for.
 
-The compiler comes with the `libtpu` package of the `tpu` extra and runs on any x86 Linux host. It looks for TPUs and for a
-cloud's metadata server when it is loaded; the environment set here keeps it from both.
+The compiler comes with the `libtpu` package of the `aot` extra and runs on any x86 Linux host. Where it is loaded it
+asks a cloud's metadata server for TPUs; the environment set here keeps it from that.
 """
 
 import importlib.util
