@@ -13,7 +13,7 @@ bfloat16 (Qwen3-8B), and what is done again, in multiplications of weights (mill
     attention   out_BSNH, log_sum_BNS              16,512     143: all but the mlp's down
     full        nothing                             8,192     143 and attention
 
-OLMo3 normalises what a sub-layer gives, so that its backward pass needs the mlp's output, too: from "out" on it is kept.
+OLMo3 normalises what a sub-layer gives, so that its backward pass needs the mlp's output, too: "out" keeps it.
 A ViT has a policy of its own. Its width is a third or a quarter, so a byte of it saves as little of the work; and there
 are 729 patches a crop: 128 crops, one row of 16,384 tokens, hold as much under "full" (25 layers x 93,312 x 2,304 bytes
 = 5.4 GB) as the LLM (36 layers x 16,384 x 8,192 bytes = 4.8 GB).

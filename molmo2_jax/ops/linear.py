@@ -58,15 +58,23 @@ def _weight_gradient(x, dy, tokens: int, stored: P):
     merged, plain = (functools.partial(f, tokens=tokens) for f in (merged_sum, token_sum))
 
     def local(x, dy):
-        sums, rest = jax.lax.platform_dependent(x, dy, cpu=merged, default=plain), sharding.TOKENS
-        if sharding.FSDP in stored:
-            at = stored.index(sharding.FSDP)
-            sums = jax.lax.psum_scatter(sums, sharding.FSDP, scatter_dimension=at, tiled=True)
-            rest = tuple(axis for axis in rest if axis != sharding.FSDP)
-        return jax.lax.psum(sums, rest)
+        return scattered_sum(jax.lax.platform_dependent(x, dy, cpu=merged, default=plain), stored)
 
     specs = tuple(jax.typeof(a).sharding.spec for a in (x, dy))
     return jax.shard_map(local, in_specs=specs, out_specs=stored)(x, dy)
+
+
+def scattered_sum(sums: jax.Array, stored: P) -> jax.Array:
+    """Inside shard_map: the sum over all devices' tokens of a gradient that is whole over fsdp, as `stored`.
+
+    Cut into shards as it is summed: a sum that is cut afterwards sends twice the bytes.
+    """
+    rest = sharding.TOKENS
+    if sharding.FSDP in stored:
+        at = stored.index(sharding.FSDP)
+        sums = jax.lax.psum_scatter(sums, sharding.FSDP, scatter_dimension=at, tiled=True)
+        rest = tuple(axis for axis in rest if axis != sharding.FSDP)
+    return jax.lax.psum(sums, rest)
 
 
 def token_sum(x: jax.Array, dy: jax.Array, tokens: int) -> jax.Array:

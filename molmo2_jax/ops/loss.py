@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from molmo2_jax import sharding
+from molmo2_jax.ops.linear import scattered_sum
 
 
 class LossSums(NamedTuple):
@@ -59,11 +60,10 @@ def _forward(chunk, axes, x, table, targets, weights):
 
 def _backward(chunk, axes, residuals, d_sums: LossSums):
     x, table, targets, weights = residuals
-    scales = (d_sums.cross_entropy, d_sums.z)
-    mapped = _mapped(_local_grads, chunk, (sharding.B_S_D, sharding.V_D))
+    scales, stored = (d_sums.cross_entropy, d_sums.z), jax.typeof(table).sharding.spec
+    mapped = _mapped(functools.partial(_local_grads, stored), chunk, (sharding.B_S_D, stored))
     dx, d_table = mapped(x, _gather(table, axes, x.dtype), targets, weights, scales)
-    # Gradients of the table stay float32 until they lie in its own shards (ops/linear.py has the reason).
-    return dx, jax.sharding.reshard(d_table, jax.typeof(table).sharding.spec), None, None
+    return dx, d_table, None, None
 
 
 _loss_sums.defvjp(_forward, _backward)
@@ -108,7 +108,7 @@ def _local_sums(chunk, x, table, targets, weights, _):
     return jax.tree.map(lambda s: jax.lax.psum(s, sharding.TOKENS), sums)
 
 
-def _local_grads(chunk, x_bsd, table, targets, weights, scales):
+def _local_grads(stored, chunk, x_bsd, table, targets, weights, scales):
     d_ce, d_z = scales
     order, x, t, w, chunks = _compact(chunk, x_bsd, targets, weights)
 
@@ -127,4 +127,5 @@ def _local_grads(chunk, x_bsd, table, targets, weights, scales):
     dx, d_table = jax.lax.fori_loop(0, chunks, body, (jnp.zeros_like(x), jnp.zeros(table.shape, jnp.float32)))
     flat = jnp.zeros((weights.size, x.shape[-1]), x.dtype)
     dx = flat.at[order].set(dx, mode="drop").reshape(x_bsd.shape)
-    return dx, jax.lax.psum(d_table, sharding.TOKENS)
+    # float32 until it lies in the table's own shards (ops/linear.py has the reason).
+    return dx, scattered_sum(d_table, stored)

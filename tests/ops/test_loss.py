@@ -88,3 +88,31 @@ def test_gradients_of_the_table_are_not_rounded_to_the_compute_dtype():
     _, (dx, d_table) = run((1, 1, 1, 1), 16, jnp.asarray(x, jnp.bfloat16), table, targets, weights)
     assert dx.dtype == jnp.bfloat16 and d_table.dtype == np.float32
     assert (d_table != np.asarray(d_table, jnp.bfloat16).astype(np.float32)).any()
+
+
+def programs(of):
+    """(traced, compiled) text of the gradient of the loss with respect to `of`, 2 ways over each of fsdp and tensor."""
+    x, table, targets, weights = batch(V=64)
+    mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, (1, 2, 2, 2), strict=True)), jax.devices())
+    specs = (sharding.B_S_D, sharding.stored(AXES, 2), sharding.B_S, sharding.B_S)
+    with jax.set_mesh(mesh):
+        args = [
+            jax.device_put(a, jax.NamedSharding(mesh, s))
+            for a, s in zip((x, table, targets, weights), specs, strict=True)
+        ]
+
+        def loss(x, table):
+            return loss_sums(x, table, AXES, *args[2:], chunk=8).cross_entropy
+
+        lowered = jax.jit(jax.grad(loss, argnums=of)).lower(*args[:2])
+        return lowered.as_text(), lowered.compile().as_text()
+
+
+def test_gradients_of_the_table_are_scattered_as_they_are_summed():
+    assert "reduce_scatter" in programs(of=(0, 1))[0]
+
+
+def test_a_table_that_does_not_train_costs_no_gradient():
+    matmul = "cv,cd->vd"  # kept in the names of a compiled program
+    assert matmul in programs(of=(0, 1))[1]
+    assert matmul not in programs(of=0)[1]
