@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from jax.experimental import topologies
 from jax.sharding import PartitionSpec as P
 
 from molmo2_jax import sharding
@@ -29,6 +30,30 @@ def test_a_mesh_has_all_axes_explicit():
 def test_a_mesh_that_cannot_be_is_refused(sizes, message):
     with pytest.raises(ValueError, match=message):
         sharding.make_mesh(sizes)
+
+
+def slices(monkeypatch, count):
+    """Devices of `count` TPU slices of 2x2 chips, which are not there."""
+    pytest.importorskip("libtpu")
+    for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        monkeypatch.setenv(name, "1")
+    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2", num_slices=count).devices
+
+
+def test_slices_lie_along_data(monkeypatch):
+    devices = slices(monkeypatch, 2)
+    mesh = sharding.make_mesh({"data": 4, "fsdp": 2, "context": 1, "tensor": 1}, devices[::-1])
+    assert set(mesh.axis_types) == {jax.sharding.AxisType.Explicit}
+    assert set(mesh.devices.flat) == set(devices)
+    for data, row in enumerate(mesh.devices):
+        assert {device.slice_index for device in row.flat} == {data // 2}
+
+
+def test_an_axis_other_than_data_cannot_cross_slices(monkeypatch):
+    with pytest.raises(ValueError, match=r"'data': 1, 'fsdp': 8.* data must be a multiple of the 2 slices"):
+        sharding.make_mesh({"data": 1, "fsdp": 8, "context": 1, "tensor": 1}, slices(monkeypatch, 2))
+    with pytest.raises(ValueError, match=r"slices have different sizes: {0: 4, 1: 2}"):
+        sharding.make_mesh({"data": 6, "fsdp": 1, "context": 1, "tensor": 1}, slices(monkeypatch, 2)[:6])
 
 
 @pytest.mark.parametrize(
