@@ -1,0 +1,215 @@
+"""The attention kernels compiled for a TPU that is not there: how well their schedule feeds the MXUs, beside splash.
+
+    python benchmarks/kernels_aot.py                                       compiles ours for every chip and length
+    python benchmarks/kernels_aot.py --topology=v5p:2x2x1 --dump=DIR       schedules of ours and of splash attention
+
+The second form compiles our kernels and jax's own splash attention (tiles 1,024 x 2,048 / 512, its fastest) for a
+causal row and 32 query heads of 128, and reads the VLIW bundles that the compiler leaves in DIR. Ours has 8 kv heads;
+splash has 32, since its backward pass takes no groups. What is read are cycles of a compiled schedule, not times:
+
+    cycles of a tile   bundles of the straight-line code that holds its matmuls, and waits for MXUs that fall behind
+    MXU                busy cycles (16 bfloat16 or 8 float32 rows a vmatmul, a row a cycle on v5p) / cycles of a tile
+    step               bundles that every grid step pays beside the tile
+    call               tiles * (cycles + step) + grid steps without a tile * step, over the chip's cores
+
+Needs libtpu (the extra "tpu-compiler").
+"""
+
+import collections
+import os
+import pathlib
+import re
+import sys
+import tempfile
+import time
+
+from absl import app, flags
+
+CHIPS = {  # topology, cores a kernel is shared by, GHz
+    "v4": ("v4:2x2x1", 2, 1.05),
+    "v5e": ("v5e:2x2", 1, 1.50),
+    "v5p": ("v5p:2x2x1", 2, 1.75),
+    "v6e": ("v6e:2x2", 1, 1.75),
+}
+LENGTHS = (2_560, 16_384, 36_864)
+HEADS, KV_HEADS, HEAD_DIM = 32, 8, 128
+SPLASH_QUERIES, SPLASH_KEYS, SPLASH_COMPUTE = 1024, 2048, 512
+HOT = 0.1  # a piece of code with this share of a kernel's matmuls is the body of a class of tiles
+QUEUE = 32  # cycles
+SHORT = 256  # longer pieces without matmuls run once a query block (zeros, results), not once a step
+
+TOPOLOGY = flags.DEFINE_string("topology", None, "One topology, and schedules; default: compile for all chips.")
+DUMP = flags.DEFINE_string("dump", None, "Folder for the compiler's dump; default: a temporary one.")
+LENGTH = flags.DEFINE_integer("length", 16_384, "Tokens of the causal row.")
+
+
+def start(dump: pathlib.Path | None) -> None:
+    """Environment of the compiler; before jax is imported."""
+    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    if dump is not None:
+        dump.mkdir(parents=True, exist_ok=True)
+        if any(dump.iterdir()):
+            sys.exit(f"--dump={dump}: the folder must be empty")
+        os.environ["LIBTPU_INIT_ARGS"] = (
+            f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true --xla_jf_emit_annotations=true"
+        )
+
+
+def one_chip(topology: str):
+    """A mesh of one device of the topology."""
+    import jax
+    from jax.experimental import topologies
+
+    options = {"chip_config_name": "megacore"} if topology.startswith("v4") else {}
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
+    return jax.make_mesh((1,), ("one",), devices=devices[:1])
+
+
+def compile_ours(mesh, length: int):
+    """(compiled forward, compiled backward) of one row."""
+    import jax
+    import jax.numpy as jnp
+
+    from molmo2_jax.ops import mask, pallas_attention
+
+    def forward(q, k, v, until, group):
+        return pallas_attention.forward(q, k, v, *(mask.row_visibility(until, group),) * 2)
+
+    def backward(q, k, v, until, group, log_sum, delta, d_out):
+        return pallas_attention.backward(q, k, v, *(mask.row_visibility(until, group),) * 2, log_sum, delta, d_out)
+
+    def abstract(*shape, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, jax.P()))
+
+    q, kv = (abstract(1, length, heads, HEAD_DIM) for heads in (HEADS, KV_HEADS))
+    integers, sums = abstract(1, length, dtype=jnp.int32), abstract(1, HEADS, length, dtype=jnp.float32)
+    with jax.set_mesh(mesh):
+        for function, arguments in ((forward, (q, kv, kv)), (backward, (q, kv, kv))):
+            arguments = (*arguments, integers, integers, *((sums, sums, q) if function is backward else ()))
+            mapped = jax.shard_map(function, in_specs=jax.P(), out_specs=jax.P(), check_vma=False)
+            yield function.__name__, jax.jit(mapped).lower(*arguments).compile()
+
+
+def compile_splash(mesh, length: int) -> None:
+    """Its forward pass with residuals, dq and dkv."""
+    import jax
+    import jax.numpy as jnp
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    names = {"q": SPLASH_QUERIES, "kv": SPLASH_KEYS, "kv_compute": SPLASH_COMPUTE}
+    sizes = {f"block_{name}{part}": size for name, size in names.items() for part in ("", "_dkv")}
+    sizes = {name.replace("kv_compute_dkv", "kv_dkv_compute"): size for name, size in sizes.items()}
+    sizes |= {"block_q_dq": SPLASH_QUERIES, "block_kv_dq": SPLASH_KEYS}
+    causal = masks.MultiHeadMask([masks.CausalMask((length, length))] * HEADS)
+    kernel = splash.make_splash_mha(causal, block_sizes=splash.BlockSizes(**sizes), head_shards=1, q_seq_shards=1)
+    x = jax.ShapeDtypeStruct((HEADS, length, HEAD_DIM), jnp.bfloat16, sharding=jax.NamedSharding(mesh, jax.P()))
+
+    def loss(q, k, v):
+        return kernel(q, k, v).astype(jnp.float32).sum()
+
+    gradients = jax.grad(loss, argnums=(0, 1, 2))
+    jax.jit(gradients).trace(x, x, x).lower(lowering_platforms=("tpu",)).compile()
+
+
+def read_schedule(path: pathlib.Path, rows_a_cycle: int) -> tuple[list[tuple[float, float]], int]:
+    """([(cycles, MXU share) of each class of tiles, as in the program], bundles a grid step pays beside them)."""
+    pieces = [[]]  # straight-line code: for each bundle, (MXU, cycles) of its vmatmuls
+    loops = [False]
+    for line in path.read_text(errors="replace").splitlines():
+        head = line.split("{")[0]
+        if re.match(r"\s*(0x[0-9a-f]+|0)\s*\w*\s*:", line):
+            if "region" in head:
+                pieces.append([])
+                loops.append(False)
+            pieces[-1].append([])
+            loops[-1] = loops[-1] or ">" in head
+        for kind, mxu in re.findall(r"vmatmul(\S*)\.(mxu\d)", line):
+            pieces[-1][-1].append((mxu, (16 if "bf16" in kind else 8) / rows_a_cycle))
+        if "sbr.rel" in line or "sbr.abs" in line:
+            pieces.append([])
+            loops.append(False)
+    timed = [replay(piece) for piece in pieces]
+    total = sum(busy for _, busy in timed)
+    hot = [n for n, (_, busy) in enumerate(timed) if busy >= HOT * total > 0]
+    cold = [len(piece) for n, piece in enumerate(pieces) if loops[n] and n not in hot]
+    return [(timed[n][0], timed[n][1] / timed[n][0]) for n in hot], sum(size for size in cold if size <= SHORT)
+
+
+def replay(piece: list) -> tuple[float, float]:
+    """(cycles, busy cycles of the busiest MXU): a bundle a cycle, but a core waits for an MXU that is QUEUE behind."""
+    now, free, busy = 0.0, collections.Counter(), collections.Counter()
+    for bundle in piece:
+        for mxu, cycles in bundle:
+            begin = max(now, free[mxu])
+            now = max(now, begin - QUEUE)
+            free[mxu] = begin + cycles
+            busy[mxu] += cycles
+        now += 1
+    return max([now, *free.values()]), max(busy.values(), default=0.0)
+
+
+def schedules(topology: str, dump: pathlib.Path, length: int) -> None:
+    """Compiles ours and splash, prints the table."""
+    mesh = one_chip(topology)
+    chip = topology.split(":")[0]
+    _, cores, ghz = CHIPS[chip]
+    for name, compiled in compile_ours(mesh, length):
+        print(f"ours, {name}: {compiled.memory_analysis().temp_size_in_bytes / 1e6:.0f} MB of temporaries")
+    compile_splash(mesh, length)
+
+    from molmo2_jax.ops import pallas_attention
+
+    blocks = pallas_attention.BLOCKS[chip]
+    groups = length // blocks.queries
+    ours = sum(-(-(i + 1) * blocks.queries // blocks.keys) for i in range(groups)) * KV_HEADS
+    theirs = sum(-(-(i + 1) * SPLASH_QUERIES // SPLASH_KEYS) for i in range(length // SPLASH_QUERIES)) * HEADS
+    grid = length // SPLASH_QUERIES * (length // SPLASH_KEYS) * HEADS
+    kernels = {
+        "attention_forward": (ours, ours),
+        "attention_backward": (ours, ours),
+        "splash_mha_fwd": (theirs, grid),
+        "splash_mha_dq": (theirs, grid),
+        "splash_mha_dkv": (theirs, grid),
+    }
+    print(f"\n{topology}, causal, {length:,} tokens, {HEADS} query heads of {HEAD_DIM}")
+    print(f"{'kernel':<20}{'full tile':>10}{'MXU':>8}{'partial':>9}{'dearer':>8}{'step':>6}{'tiles':>7}{'call ms':>9}")
+    calls = {}
+    for kernel, (tiles, steps) in kernels.items():
+        (path,) = [p for p in dump.glob(f"*-{kernel}*-final_bundles.txt") if "schedule-analysis" not in p.name]
+        classes, step = read_schedule(path, rows_a_cycle=2 if chip == "v6e" else 1)
+        cycles, share = classes[-1]
+        partial = classes[0][0] if len(classes) > 1 else cycles
+        calls[kernel] = (tiles * cycles + steps * step) / cores / ghz / 1e6
+        dearer = f"{partial / cycles - 1:.1%}" if len(classes) > 1 else "same"
+        print(
+            f"{kernel:<20}{cycles:>10.0f}{share:>8.1%}{partial:>9.0f}{dearer:>8}{step:>6}{tiles:>7}{calls[kernel]:>9.2f}"
+        )
+    backward = calls["attention_backward"] / (calls["splash_mha_dq"] + calls["splash_mha_dkv"])
+    print(f"ours / splash: forward {calls['attention_forward'] / calls['splash_mha_fwd']:.2f}, backward {backward:.2f}")
+
+
+def main(_) -> None:
+    """Prints one line a compile, or the table of schedules."""
+    if TOPOLOGY.value is None:
+        start(None)
+        for chip, (topology, *_) in CHIPS.items():
+            mesh = one_chip(topology)
+            for length in LENGTHS:
+                begun = time.perf_counter()
+                for name, compiled in compile_ours(mesh, length):
+                    megabytes = compiled.memory_analysis().temp_size_in_bytes / 1e6
+                    seconds = time.perf_counter() - begun
+                    print(
+                        f"{chip:<4}{length:>7}  {name:<9}{megabytes:>7.0f} MB temporaries{seconds:>7.1f} s", flush=True
+                    )
+                    begun = time.perf_counter()
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        dump = pathlib.Path(DUMP.value or temporary).absolute()
+        start(dump)
+        schedules(TOPOLOGY.value, dump, LENGTH.value)
+
+
+if __name__ == "__main__":
+    app.run(main)
