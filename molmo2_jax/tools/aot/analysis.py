@@ -5,16 +5,20 @@ import importlib.metadata
 import json
 import pathlib
 
+import jax
 import numpy as np
 
-from molmo2_jax.tools.aot import hlo, kernels, report, topology
+from molmo2_jax import sharding
+from molmo2_jax.models import params as parameters
+from molmo2_jax.tools.aot import hlo, kernels, report, sweep, topology
 from molmo2_jax.tools.aot.chips import chip
 from molmo2_jax.tools.aot.collectives import Place
 from molmo2_jax.tools.aot.program import compile_program, lower
 from molmo2_jax.tools.aot.report import Report
 from molmo2_jax.tools.aot.schedule import Timer
 from molmo2_jax.tools.aot.workload import workload
-from molmo2_jax.train.config import TrainConfig
+from molmo2_jax.train import init_from
+from molmo2_jax.train.config import ConfigError, TrainConfig
 
 
 def analyse(c: TrainConfig, topology_name: str, dump: pathlib.Path | None = None) -> Report:
@@ -38,6 +42,18 @@ def analyse(c: TrainConfig, topology_name: str, dump: pathlib.Path | None = None
         _dump(dump, compiled, load)
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
     return report.make(program, compiled, one, load, schedule, module, topology_name, versions)
+
+
+def stages(c: TrainConfig, topology_name: str) -> list[list[sweep.Overrides]]:
+    """What a sweep of a config over a topology tries."""
+    devices = topology.devices(topology_name)
+    with jax.set_mesh(sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), devices[:1])):
+        architecture = init_from.architecture(c.model.preset)
+        count = parameters.structure(architecture).count()
+    found = list(sweep.meshes(c, architecture, count, chip(devices[0].device_kind), len(devices)))
+    if not found:
+        raise ConfigError(f"--sweep: no mesh of {len(devices)} chips divides this config")
+    return sweep.stages(c, found)
 
 
 def _dump(folder: pathlib.Path, compiled, load) -> None:

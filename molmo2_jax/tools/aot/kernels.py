@@ -22,6 +22,6 @@ def cost(module: Module, i: Instruction, chip: Chip) -> tuple[float, float]:
     wide = [dims for name in i.operands for _, dims in arrays(module.instruction(name).type) if len(dims) == 3]
     (rows, queries, channels), (_, keys, _), *_ = wide
     blocks = BLOCKS[chip.name]
-    pairs = queries * min(keys / 2 + (blocks.queries + blocks.keys) / 2, keys)
+    pairs = queries * min(keys + max(blocks.queries, blocks.keys), 2 * keys) / 2
     flops = 2.0 * _PRODUCTS[kernel] * rows * channels * pairs
     return flops / (chip.peak * SHARES[kernel]), flops

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from molmo2_jax.models import config as models
-from molmo2_jax.tools.aot import analysis
+from molmo2_jax.tools.aot import analysis, sweep
 from tests.models.small import small
 from tests.tools.aot.examples import example_report
 
@@ -123,3 +123,31 @@ def test_without_libtpu_the_extra_is_named(molmo2, monkeypatch):
     status, _, err = molmo2(*arguments())
     assert status == 1
     assert err == "molmo2 aot: --topology: compiling for TPUs needs the libtpu package: pip install 'molmo2_jax[aot]'\n"
+
+
+def test_a_sweep_keeps_all_trials_and_shows_the_best(molmo2, small_model, monkeypatch, tmp_path):
+    shared = []
+
+    def compile_apart(flags, overrides):
+        shared.append(flags)
+        seconds = overrides["mesh.fsdp"] + (overrides["model.remat"] != "dots")
+        return sweep.Trial(dict(overrides), True, step_seconds=seconds)
+
+    monkeypatch.setattr(sweep, "compile_apart", compile_apart)
+    status, out, _ = molmo2(*arguments(), "--sweep", "--out=found")
+    assert status == 0
+    trials = json.loads((tmp_path / "found" / "sweep.json").read_text())
+    assert trials[0]["overrides"]["mesh.fsdp"] == 1 and trials[0]["overrides"]["model.remat"] == "dots"
+    assert len(trials) == len(out.splitlines()) == len(shared)
+    assert shared[0] == arguments()[1:]
+
+
+def test_a_sweep_in_which_nothing_fits(molmo2, small_model, monkeypatch):
+    monkeypatch.setattr(sweep, "compile_apart", lambda flags, overrides: sweep.Trial(dict(overrides)))
+    status, _, err = molmo2(*arguments(), "--sweep")
+    assert status == 3 and err.endswith("molmo2 aot: none of these fits\n")
+
+
+def test_a_sweep_dumps_nothing(molmo2, small_model):
+    status, _, err = molmo2(*arguments(), "--sweep", "--dump=x")
+    assert status == 1 and "--dump: a sweep keeps no programs" in err

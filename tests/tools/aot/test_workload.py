@@ -1,0 +1,94 @@
+"""The rows a step is assumed to work on, by hand, and the time of kernels on them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from molmo2_jax.data.schema import RowShape
+from molmo2_jax.models.config import PRESETS
+from molmo2_jax.ops.pallas_attention import BLOCKS
+from molmo2_jax.tools.aot import kernels
+from molmo2_jax.tools.aot.hlo import HloError
+from molmo2_jax.tools.aot.workload import full_row, workload
+from molmo2_jax.train.flops import flops_by_part, model_flops, visible_pairs
+from tests.tools.aot import programs
+from tests.tools.aot.programs import V5P
+from tests.train import small_run
+
+EIGHT_B = PRESETS["molmo2_8b"]
+STAGE2 = RowShape(tokens=16_384, crops=128, pooled=14_336, shards=1)
+STAGE3 = RowShape(tokens=36_864, crops=384, pooled=32_768, shards=8)
+
+
+def config(batch=128, mesh=(1, 64, 1, 1), microbatches=1, chunk=1024):
+    mesh = dict(zip(("data", "fsdp", "context", "tensor"), mesh, strict=True))
+    return small_run.config(batch=batch, mesh=mesh, microbatches=microbatches, model__loss_chunk=chunk)
+
+
+def test_a_full_row_is_causal_and_all_of_it_is_used():
+    row = full_row(STAGE2)
+    assert visible_pairs(row) == 16_384 * 16_385 // 2
+    assert np.count_nonzero(row["visual_slots"] < 16_384) == 128 * 81 == 10_368
+    assert np.count_nonzero(row["loss_weights"]) == 16_384 - 10_368
+
+
+def test_flops_of_the_text_are_six_per_weight_and_token():
+    flops = flops_by_part(EIGHT_B, full_row(STAGE2))
+    block = 4096 * (2 * 4096 + 2 * 1024 + 3 * 12_288)
+    assert flops["LLM matmuls"] == 6 * 36 * block * 16_384
+    assert flops["attention"] == 12 * 36 * 4096 * 16_384 * 16_385 / 2
+    assert flops["loss"] == 6 * 151_936 * 4096 * 6016
+    assert sum(flops.values()) == model_flops(EIGHT_B, full_row(STAGE2))
+
+
+def test_every_crop_is_counted_whatever_the_shards():
+    one, eight = (flops_by_part(EIGHT_B, full_row(dataclasses.replace(STAGE3, shards=n))) for n in (1, 8))
+    assert one == eight
+    assert one["ViT"] == pytest.approx(3 * flops_by_part(EIGHT_B, full_row(STAGE2))["ViT"])
+
+
+def test_loops_run_as_often_as_a_device_has_work():
+    load = workload(config(), EIGHT_B, STAGE2)
+    assert load.loss_chunks == -(-2 * 6016 // 1024)  # two rows a device
+    assert load.attention_tiles == 2 * 64 * 65 // 2  # tiles of 256
+    assert load.tokens == 128 * 16_384 and load.flops == {
+        part: 128 * flops for part, flops in flops_by_part(EIGHT_B, full_row(STAGE2)).items()
+    }
+    fewer = workload(config(mesh=(1, 16, 4, 1), microbatches=2), EIGHT_B, STAGE2)
+    assert (fewer.loss_chunks, fewer.attention_tiles) == (6, 2 * 64 * 65 // 4)
+
+
+def test_loops_are_known_by_their_source():
+    load = workload(config(), EIGHT_B, STAGE2)
+    assert load.trips(None, ("x/ops/loss.py:_local_sums", "a.py:f")) == load.loss_chunks
+    assert load.trips(None, ("x/ops/blockwise_attention.py:f", "ops/attention.py:g")) == load.attention_tiles
+    assert load.trips(None, ("x/models/vit.py:f",)) is None
+
+
+def call(name: str, q="bf16[2,16384,4096]", k="bf16[2,16384,1024]"):
+    lines = ["%n = s32[4096] parameter(0)", f"%q = {q} parameter(1)", f"%k = {k} parameter(2)"]
+    line = f'ROOT %{name}.7 = f32[8] custom-call(%n, %q, %k, %k), custom_call_target="tpu_custom_call"'
+    m = programs.module("\n".join([*lines, line]))
+    return kernels.cost(m, m.instruction(f"{name}.7"), V5P)
+
+
+def test_a_kernel_visits_the_causal_half_and_the_tiles_on_the_diagonal():
+    seconds, flops = call("attention_forward")
+    blocks = BLOCKS["v5p"]
+    rows = range(blocks.queries, 16_384 + 1, blocks.queries)  # where blocks of queries end
+    pairs = sum(blocks.queries * blocks.keys * -(-end // blocks.keys) for end in rows)
+    assert flops == 2 * 2 * 2 * 4096 * pairs
+    assert seconds == flops / (459e12 * kernels.SHARES["attention_forward"])
+    assert call("attention_backward")[1] == 2.5 * flops
+
+
+def test_keys_of_a_cut_sequence():
+    whole = call("attention_forward")[1]
+    quarter = call("attention_forward", q="bf16[2,4096,4096]")[1]
+    assert quarter == whole / 4
+
+
+def test_an_unknown_kernel_is_named():
+    with pytest.raises(HloError, match=r"a Pallas kernel without a known cost: conv\.7"):
+        call("conv")
