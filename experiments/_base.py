@@ -116,7 +116,7 @@ def records(**files: str) -> ConfigDict:
 
 def model(preset: str, **run) -> ConfigDict:
     """Keys of molmo2_jax/models/config.py: RunConfig."""
-    return ConfigDict({"preset": preset, "attention": "blockwise"} | run)
+    return ConfigDict({"preset": preset, "attention": "blockwise", "context": "all_gather"} | run)
 
 
 def init_from(**sources) -> ConfigDict:

@@ -22,6 +22,7 @@ def get_config(arg: str = "4b") -> ConfigDict:
         _base.shrink(c)
         return c
     c.mesh = _base.mesh(fsdp=16, context=8)
+    c.model.context = "ring"
     c.data.seq_len = 36_864
     c.data.crops = 384
     c.data.pooled = 32_768  # 384 frames have 31,104 visual tokens

@@ -103,7 +103,16 @@ def _settings(step: pathlib.Path, a: models.Molmo2Config) -> tuple[models.RunCon
         c = read(tree)
         return c.model, c.data
     dtype = "bfloat16" if jax.default_backend() != "cpu" else "float32"  # CPUs have no fast bfloat16
-    run = models.RunConfig(a.name, dtype, "blockwise", "none", loss_chunk=1, residual_dropout=0.0, response_dropout=0.0)
+    run = models.RunConfig(
+        a.name,
+        dtype,
+        attention="blockwise",
+        context="all_gather",
+        remat="none",
+        loss_chunk=1,
+        residual_dropout=0.0,
+        response_dropout=0.0,
+    )
     views = read_processor(step / PROCESSOR)
     data = DataConfig(
         mixture={},

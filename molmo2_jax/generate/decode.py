@@ -56,7 +56,8 @@ def prefill(
     room = [(0, 0), (0, max_new), (0, 0), (0, 0)]
 
     def attend(q, k, v, state):
-        return attention(q, k, v, vis, implementation=run.attention), (jnp.pad(k, room), jnp.pad(v, room))
+        out = attention(q, k, v, vis, implementation=run.attention, context=run.context)
+        return out, (jnp.pad(k, room), jnp.pad(v, room))
 
     x_BSD = model.embed(row, run)
     hidden_BSD, (keys, values) = model.llm(x_BSD, row["positions"], attend, remat="none")

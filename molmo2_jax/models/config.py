@@ -168,7 +168,8 @@ class RunConfig:
 
     preset: str  # a key of PRESETS, or "hf:…": the architecture of a directory, as in train/init_from.py
     dtype: str  # compute dtype, "bfloat16" on TPUs; parameters are float32
-    attention: str  # a key of ops.attention.IMPLEMENTATIONS
+    attention: str  # one of ops.attention.IMPLEMENTATIONS
+    context: str  # a key of ops.attention.STRATEGIES: how attention crosses the mesh axis context
     remat: str  # a key of models.layers.REMAT: what a layer of the LLM keeps for the backward pass
     vit_remat: str  # the same of the ViT
     loss_chunk: int  # positions whose logits exist at a time, per device

@@ -48,7 +48,7 @@ class Molmo2(nnx.Module):
         vis = mask.row_visibility(row["visible_until"], row["image_group"])
 
         def attend(q, k, v, state):
-            return attention(q, k, v, vis, implementation=run.attention), state
+            return attention(q, k, v, vis, implementation=run.attention, context=run.context), state
 
         drop = None
         if dropout_key is not None and (run.residual_dropout or run.response_dropout):

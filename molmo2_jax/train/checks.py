@@ -10,11 +10,12 @@ from molmo2_jax import sharding
 from molmo2_jax.data import schema
 from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.layers import REMAT
-from molmo2_jax.ops.attention import IMPLEMENTATIONS
+from molmo2_jax.ops.attention import IMPLEMENTATIONS, STRATEGIES, check_supported
 from molmo2_jax.train.config import TrainConfig
 
 CHOICES = {
     "model.attention": sorted(IMPLEMENTATIONS),
+    "model.context": sorted(STRATEGIES),
     "model.remat": sorted(REMAT),
     "model.vit_remat": sorted(REMAT),
     "model.dtype": ["bfloat16", "float32"],
@@ -132,6 +133,7 @@ def check_fits(c: TrainConfig, a: Molmo2Config, mesh: jax.sharding.Mesh) -> None
         },
         mesh,
     )
+    check_supported(c.model.attention, c.model.context, a.llm.kv_heads, mesh)
     if c.data.vocab_size != a.llm.vocab:
         raise ValueError(f"data.vocab_size = {c.data.vocab_size}, but {a.name} embeds {a.llm.vocab} base tokens")
     if c.data.vision_shards != mesh.shape[sharding.CONTEXT]:

@@ -15,6 +15,7 @@ RUN = RunConfig(
     preset="tiny",
     dtype="float32",
     attention="blockwise",
+    context="all_gather",
     remat="none",
     vit_remat="none",
     loss_chunk=32,

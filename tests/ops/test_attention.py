@@ -1,6 +1,7 @@
-"""One suite for every implementation of attention: forward and gradients against the dense oracle, float32."""
+"""One suite for every kernel and every strategy: forward and gradients against the dense oracle, float32."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,39 +10,92 @@ import pytest
 from hypothesis import given, settings
 
 from molmo2_jax import sharding
-from molmo2_jax.ops import mask
-from molmo2_jax.ops.attention import IMPLEMENTATIONS, attention
-from molmo2_jax.ops.blockwise_attention import blockwise_attention
+from molmo2_jax.ops import attention as subject
+from molmo2_jax.ops import blockwise_attention, mask, ring
+from molmo2_jax.ops.attention import attention, check_supported
 from molmo2_jax.ops.dense_attention import dense_attention
 from tests.ops import trees
-
-TOLERANCE = 1e-5  # of the largest value compared
-UNDER_TEST = {f"blockwise_{n}": functools.partial(blockwise_attention, block=n) for n in (8, 20, 64)}
+from tests.ops.layouts import LAYOUTS, LENGTH, assert_close, inputs, of_kernel, oracle, vis_of
 
 
-def inputs(B=2, S=48, N=4, K=2, H=8, seed=0, dtype=np.float32):
-    rng = np.random.default_rng(seed)
-    q, k, v, do = (rng.normal(size=(B, S, n, H)).astype(dtype) for n in (N, K, K, N))
-    return q, k, v, do
+def blocks(size):
+    """The blockwise kernel with blocks of `size`."""
+    return [functools.partial(f, block=size) for f in (blockwise_attention.forward, blockwise_attention.backward)]
 
 
-@functools.cache
-def with_gradients(function):
-    """jitted (q, k, v, do, vis) -> (out, dq, dk, dv)."""
+KERNELS = {f"blockwise_{size}": of_kernel(*blocks(size)) for size in (8, 20, 64)}
+
+
+def mesh_of(*sizes):
+    devices = jax.devices()[: int(np.prod(sizes))]
+    return sharding.make_mesh(dict(zip(sharding.MESH_AXES, sizes, strict=True)), devices)
+
+
+def over_mesh(implementation, context, *sizes):
+    """As `oracle`, of `attention` on a mesh."""
+    mesh = mesh_of(*sizes)
 
     @jax.jit
-    def run(q, k, v, do, vis):
-        out, pull = jax.vjp(lambda q, k, v: function(q, k, v, vis, vis), q, k, v)
-        return (out, *pull(do))
+    def step(q, k, v, d_out, vis):
+        def function(q, k, v):
+            return attention(q, k, v, vis, implementation=implementation, context=context)
+
+        out, pull = jax.vjp(function, q, k, v)
+        return (out, *pull(d_out))
+
+    def run(q, k, v, d_out, vis):
+        with jax.set_mesh(mesh):
+            heads, rows = (jax.NamedSharding(mesh, s) for s in (sharding.B_S_N_H, sharding.B_S))
+            placed = [jax.device_put(x, heads) for x in (q, k, v, d_out)]
+            return [np.asarray(x) for x in step(*placed, jax.device_put(vis, rows))]
 
     return run
 
 
-def assert_close(got, want):
-    # A query that sees only itself has no gradient but rounding: outputs and gradients share one scale.
-    scale = max(float(jnp.abs(b).max()) for b in want)
-    for name, a, b in zip(("out", "dq", "dk", "dv"), got, want, strict=True):
-        assert float(jnp.abs(a - b).max()) <= TOLERANCE * scale, name
+MESHES = {  # name -> implementation, strategy, mesh
+    "dense_2": ("dense", "all_gather", 2, 1, 2, 2),
+    "one_device": ("blockwise", "ring", 1, 1, 1, 1),
+    "all_gather_4": ("blockwise", "all_gather", 1, 1, 4, 2),
+    "ring_2": ("blockwise", "ring", 1, 2, 2, 2),
+    "ring_4": ("blockwise", "ring", 1, 1, 4, 2),
+    "ring_8": ("blockwise", "ring", 1, 1, 8, 1),
+    "ulysses_2": ("blockwise", "ulysses", 2, 1, 2, 2),
+    "ulysses_4": ("blockwise", "ulysses", 1, 1, 4, 1),
+}
+
+
+@functools.cache
+def on_mesh(name):
+    return over_mesh(*MESHES[name])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", [*KERNELS, *MESHES])
+def test_equals_dense(name, layout):
+    # Two kinds of rows, so that what holds for one row of a batch is not taken to hold for all.
+    args = (*inputs(N=8, K=4), vis_of(LAYOUTS[layout], LAYOUTS["causal" if layout != "causal" else "mixed"]))
+    run = KERNELS[name] if name in KERNELS else on_mesh(name)
+    assert_close(run(*args), oracle()(*args))
+
+
+@pytest.mark.parametrize("name", [*KERNELS, *MESHES])
+def test_a_row_of_padding_gives_zeros_and_zero_gradients(name):
+    args = (*inputs(N=8, K=4), vis_of(LAYOUTS["nothing"], LAYOUTS["nothing"]))
+    for x in (KERNELS[name] if name in KERNELS else on_mesh(name))(*args):
+        assert (x == 0).all()
+
+
+@pytest.mark.parametrize("name", [*KERNELS, *MESHES])
+def test_queries_of_one_branch_send_exactly_zero_to_another(name):
+    until = [60] * 20 + [40] * 20 + [60] * 20 + [LENGTH] * 36  # a root, two branches, another example
+    q, k, v, d_out = inputs(N=8, K=4)
+    d_out[:, :40] = d_out[:, 60:] = 0  # only the second branch's outputs matter
+    vis = vis_of((until, [0] * LENGTH), (until, [0] * LENGTH))
+    _, dq, dk, dv = (KERNELS[name] if name in KERNELS else on_mesh(name))(q, k, v, d_out, vis)
+    for x in (dk, dv):
+        assert (x[:, 20:40] == 0).all() and (x[:, 60:] == 0).all()
+        assert (x[:, :20] != 0).any() and (x[:, 40:60] != 0).any()
+    assert (dq[:, :40] == 0).all() and (dq[:, 60:] == 0).all()
 
 
 def naive(q, k, v, allowed):
@@ -59,114 +113,124 @@ def naive(q, k, v, allowed):
 @given(trees.rows(batch=1))
 @settings(deadline=None, max_examples=15)
 def test_dense_is_the_definition(rows):
-    q, k, v, _ = inputs(B=1)
-    vis = mask.row_visibility(jnp.asarray(rows.until), jnp.asarray(rows.group))
+    q, k, v, _ = inputs(B=1, S=48)
+    vis = vis_of((rows.until[0], rows.group[0]))
     got = dense_attention(*(jnp.asarray(x) for x in (q, k, v)), vis, vis)
     for head in range(4):
         want = naive(q[0, :, head], k[0, :, head // 2], v[0, :, head // 2], rows.allowed[0])
         np.testing.assert_allclose(got[0, :, head], want, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", UNDER_TEST)
+@pytest.mark.parametrize("name", KERNELS)
 @given(rows=trees.rows())
 @settings(deadline=None, max_examples=40)
 def test_equals_dense_on_random_packed_trees(name, rows):
-    vis = mask.row_visibility(jnp.asarray(rows.until), jnp.asarray(rows.group))
-    args = (*inputs(), vis)
-    assert_close(with_gradients(UNDER_TEST[name])(*args), with_gradients(dense_attention)(*args))
-
-
-def vis_of(until, group):
-    return mask.row_visibility(jnp.asarray(until, jnp.int32)[None], jnp.asarray(group, jnp.int32)[None])
+    args = (*inputs(S=48), vis_of(*zip(rows.until, rows.group, strict=True)))
+    assert_close(KERNELS[name](*args), oracle()(*args))
 
 
 PACKED = [30] * 30 + [70] * 41 + [0] * 6
 IMAGES = [0] * 4 + [1] * 20 + [0] * 20 + [2] * 12 + [0] * 21
 
 
-@pytest.mark.parametrize("name", UNDER_TEST)
+@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("heads", [(4, 4), (8, 2), (3, 1)])
 def test_equals_dense_for_odd_lengths_and_head_counts(name, heads):
     N, K = heads
-    vis = vis_of(PACKED, IMAGES)
-    args = (*inputs(B=1, S=77, N=N, K=K), vis)
-    assert_close(with_gradients(UNDER_TEST[name])(*args), with_gradients(dense_attention)(*args))
+    args = (*inputs(B=1, S=77, N=N, K=K), vis_of((PACKED, IMAGES)))
+    assert_close(KERNELS[name](*args), oracle()(*args))
 
 
-@pytest.mark.parametrize("name", ["dense", *UNDER_TEST])
-def test_a_row_of_padding_gives_zeros_and_zero_gradients(name):
-    function = dense_attention if name == "dense" else UNDER_TEST[name]
-    vis = vis_of([0] * 48, [0] * 48)
-    for x in with_gradients(function)(*inputs(B=1), vis):
-        assert (x == 0).all()
-
-
-@pytest.mark.parametrize("name", ["dense", *UNDER_TEST])
-def test_queries_of_one_branch_send_exactly_zero_to_another(name):
-    function = dense_attention if name == "dense" else UNDER_TEST[name]
-    until = [30] * 10 + [20] * 10 + [30] * 10 + [48] * 18  # a root, two branches, another example
-    q, k, v, do = inputs(B=1)
-    do[:, :20] = do[:, 30:] = 0  # only the second branch's outputs matter
-    _, dq, dk, dv = with_gradients(function)(q, k, v, do, vis_of(until, [0] * 48))
-    for x in (dk, dv):
-        assert (x[:, 10:20] == 0).all() and (x[:, 30:] == 0).all()
-        assert (x[:, :10] != 0).any() and (x[:, 20:30] != 0).any()
-    assert (dq[:, :20] == 0).all() and (dq[:, 30:] == 0).all()
+def test_parts_of_the_keys_add_up():
+    forward, backward = (jax.jit(f) for f in blocks(20))
+    q, k, v, d_out = inputs()
+    vis = vis_of(LAYOUTS["mixed"], LAYOUTS["tree"])
+    want_out, *want = oracle()(q, k, v, d_out, vis)
+    parts = [(k[:, s], v[:, s], jax.tree.map(lambda x, s=s: x[:, s], vis)) for s in (slice(0, 52), slice(52, 96))]
+    results = [forward(q, k_, v_, vis, k_vis) for k_, v_, k_vis in parts]
+    out, log_sum = ring._merge(*results)
+    delta = jnp.einsum("BQNH,BQNH->BNQ", d_out, out)
+    (dq, *left), (dq_, *right) = (backward(q, *part[:2], vis, part[2], log_sum, delta, d_out) for part in parts)
+    got = dq + dq_, *(jnp.concatenate(pair, 1) for pair in zip(left, right, strict=True))
+    assert_close((out, *got), (want_out, *want))
 
 
 def test_large_scores_do_not_overflow():
-    q, k, v, do = inputs(B=1)
-    vis = vis_of([48] * 48, [0] * 48)
-    args = (q * 100, k * 100, v, do, vis)
-    got = with_gradients(UNDER_TEST["blockwise_20"])(*args)
-    assert all(jnp.isfinite(x).all() for x in got)
-    np.testing.assert_allclose(got[0], with_gradients(dense_attention)(*args)[0], atol=1e-4)
+    q, k, v, d_out = inputs(N=8, K=4)  # shapes that were compiled already
+    args = (q * 30, k * 30, v, d_out, vis_of(LAYOUTS["causal"], LAYOUTS["mixed"]))
+    for run in (KERNELS["blockwise_20"], on_mesh("ring_4")):
+        got = run(*args)
+        assert all(np.isfinite(x).all() for x in got)
+        np.testing.assert_allclose(got[0], oracle()(*args)[0], atol=1e-3)
 
 
-def test_bfloat16_accumulates_in_float32():
-    q, k, v, do = (jnp.asarray(x, jnp.bfloat16) for x in inputs(B=1, S=77))
-    vis = vis_of(PACKED, IMAGES)
-    exact = with_gradients(dense_attention)(*(x.astype(jnp.float32) for x in (q, k, v, do)), vis)
-    for a, b in zip(with_gradients(UNDER_TEST["blockwise_20"])(q, k, v, do, vis), exact, strict=True):
-        assert a.dtype == jnp.bfloat16
+@pytest.mark.parametrize("name", ["blockwise_20", "ring_4"])
+def test_bfloat16_accumulates_in_float32(name):
+    args = [jnp.asarray(x, jnp.bfloat16) for x in inputs(N=8, K=4)]
+    vis = vis_of(LAYOUTS["mixed"], LAYOUTS["packed"])
+    run = KERNELS[name] if name in KERNELS else on_mesh(name)
+    exact = oracle()(*(x.astype(jnp.float32) for x in args), vis)
+    got = run(*args, vis)
+    assert {x.dtype for x in got[1:]} == {jnp.dtype("float32" if name in KERNELS else "bfloat16")}
+    for a, b in zip(got, exact, strict=True):
         assert float(jnp.abs(a.astype(jnp.float32) - b).max()) <= 0.03 * float(jnp.abs(b).max())
 
 
 def test_memory_grows_with_the_length_not_its_square():
-    def temporaries(function, S):
-        vis = vis_of([S] * S, [0] * S)
-        step = with_gradients(function)
-        return step.lower(*inputs(B=1, S=S), vis).compile().memory_analysis().temp_size_in_bytes
+    def temporaries(run, S):
+        args = (*inputs(B=1, S=S), vis_of(([S] * S, [0] * S)))
+        return run.lower(*args).compile().memory_analysis().temp_size_in_bytes
 
-    blockwise = functools.partial(blockwise_attention, block=128)
+    blockwise = of_kernel(*blocks(128))
     assert temporaries(blockwise, 4096) < 3 * temporaries(blockwise, 2048)
-    assert temporaries(blockwise, 4096) < temporaries(dense_attention, 4096) / 10
+    assert temporaries(blockwise, 4096) < temporaries(oracle(), 4096) / 10
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (2, 2, 1, 2), (1, 2, 2, 2), (1, 1, 4, 2)])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_any_mesh_gives_what_one_device_gives(sizes, implementation):
-    devices = jax.devices()[: int(np.prod(sizes))]
-    mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, sizes, strict=True)), devices)
-    q, k, v, do = inputs(B=4, S=80)
-    until = np.tile(np.array([*PACKED, 0, 0, 0], np.int32), (4, 1))
-    group = np.tile(np.array([*IMAGES, 0, 0, 0], np.int32), (4, 1))
-    vis = mask.row_visibility(jnp.asarray(until), jnp.asarray(group))
-    want = with_gradients(dense_attention)(q, k, v, do, vis)
+class Kernel(NamedTuple):
+    """A kernel of the tests: what a module is otherwise."""
 
-    @jax.jit
-    def run(q, k, v, do, until, group):
-        vis = mask.row_visibility(until, group)
-        out, pull = jax.vjp(lambda *qkv: attention(*qkv, vis, implementation=implementation), q, k, v)
-        return (out, *pull(do))
-
-    with jax.set_mesh(mesh):
-        heads, rows = (jax.NamedSharding(mesh, s) for s in (sharding.B_S_N_H, sharding.B_S))
-        placed = [jax.device_put(x, heads) for x in (q, k, v, do)] + [jax.device_put(x, rows) for x in (until, group)]
-        got = [jnp.asarray(np.asarray(x)) for x in run(*placed)]
-    assert_close(got, want)
+    forward: object
+    backward: object
 
 
-def test_an_unknown_implementation_is_named():
-    with pytest.raises(ValueError, match="'flash' is unknown"):
-        attention(None, None, None, None, implementation="flash")
+def test_a_ring_step_without_a_visible_pair_runs_no_kernel(monkeypatch):
+    calls = []
+
+    def counted(name):
+        def run(*args):
+            jax.debug.callback(lambda d: calls.append((name, int(d))), jax.lax.axis_index(sharding.CONTEXT))
+            return getattr(blockwise_attention, name)(*args)
+
+        return run
+
+    monkeypatch.setitem(subject.KERNELS, "counted", Kernel(counted("forward"), counted("backward")))
+    monkeypatch.setattr(subject, "IMPLEMENTATIONS", ("dense", *subject.KERNELS))
+    run = over_mesh("counted", "ring", 1, 1, 8, 1)
+    for layout in ("causal", "packed", "image", "nothing"):
+        vis = vis_of(LAYOUTS[layout])
+        calls.clear()
+        run(*inputs(B=1), vis)
+        jax.effects_barrier()
+        pairs = np.asarray(mask.allowed(vis, vis))[0].reshape(8, 12, 8, 12).any((1, 3))
+        pairs |= np.eye(8, dtype=bool)  # own keys are met without asking
+        for name in ("forward", "backward"):
+            assert [calls.count((name, d)) for d in range(8)] == pairs.sum(1).tolist(), (layout, name)
+
+
+def test_what_cannot_be_is_named():
+    ok = {"implementation": "blockwise", "context": "ring", "kv_heads": 2, "mesh": mesh_of(1, 1, 4, 1)}
+    check_supported(**ok)
+    for change, words in (
+        ({"implementation": "flash"}, "attention 'flash' is unknown"),
+        ({"context": "star"}, "context 'star' is unknown"),
+        ({"implementation": "dense"}, "'ring'"),
+        ({"context": "ulysses"}, 'kv heads under context "ulysses" = 2 cannot be cut 4 ways'),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_supported(**ok | change)
+    check_supported("dense", "ulysses", 1, mesh_of(1, 1, 1, 1))  # nothing to cross
+
+
+def test_attention_refuses_what_it_cannot_do():
+    with jax.set_mesh(mesh_of(1, 1, 4, 1)), pytest.raises(ValueError, match="2 cannot be cut 4 ways"):
+        attention(*(jnp.asarray(x) for x in inputs()[:3]), None, implementation="blockwise", context="ulysses")

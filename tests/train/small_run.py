@@ -72,6 +72,7 @@ def config(**changes) -> TrainConfig:
             "preset": "small",
             "dtype": "float32",
             "attention": "blockwise",
+            "context": "all_gather",
             "remat": "none",
             "vit_remat": "none",
             "loss_chunk": 64,
