@@ -109,6 +109,7 @@ def _settings(step: pathlib.Path, a: models.Molmo2Config) -> tuple[models.RunCon
         attention="blockwise",
         context="all_gather",
         remat="none",
+        vit_remat="none",
         loss_chunk=1,
         residual_dropout=0.0,
         response_dropout=0.0,
