@@ -20,8 +20,9 @@ def cost(module: Module, i: Instruction, chip: Chip) -> tuple[float, float]:
     if kernel is None:
         raise HloError(f"a Pallas kernel without a known cost: {i.name} ({i.op_name})")
     wide = [dims for name in i.operands for _, dims in arrays(module.instruction(name).type) if len(dims) == 3]
-    (rows, queries, channels), (_, keys, _), *_ = wide
+    (rows, queries, channels), (_, keys, key_channels), *_ = wide
     blocks = BLOCKS[chip.name]
-    pairs = queries * min(keys + max(blocks.queries, blocks.keys), 2 * keys) / 2
+    block = max(blocks.queries, blocks.keys) * (2 if channels == key_channels else 1)
+    pairs = queries * min(keys + block, 2 * keys) / 2
     flops = 2.0 * _PRODUCTS[kernel] * rows * channels * pairs
     return flops / (chip.peak * SHARES[kernel]), flops

@@ -1,0 +1,227 @@
+"""Writes docs/pods.md: what each model's step costs on each slice, compiled anew.
+
+    python -m molmo2_jax.tools.aot.pods                all runs, one after the other: minutes each
+    python -m molmo2_jax.tools.aot.pods 8b v5p         only runs that have all these words in their names
+
+Figures of a run stay in docs/pods.json until it is compiled again, so that the page can be renewed in parts.
+"""
+
+import dataclasses
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+
+import tqdm
+
+from molmo2_jax.tools.aot import kernels
+from molmo2_jax.tools.aot.chips import CHIPS, GIB
+
+ROOT = pathlib.Path(__file__).parents[3]
+PAGE, FIGURES = ROOT / "docs" / "pods.md", ROOT / "docs" / "pods.json"
+
+STAGES = {"16k": "experiments/stage2_sft.py", "37k": "experiments/stage3_long_context.py"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One row of the page. `overrides` are what the topology needs beside the experiment's own values."""
+
+    model: str
+    stage: str
+    topology: str
+    overrides: Mapping[str, object]
+
+    @property
+    def name(self) -> str:
+        return f"{self.model} {self.stage} {self.topology}"
+
+
+def mesh(fsdp: int, context: int = 1, tensor: int = 1, **others) -> dict[str, object]:
+    """Overrides of a mesh, and other keys with `__` for their dots."""
+    keys = {"mesh.fsdp": fsdp, "mesh.context": context, "mesh.tensor": tensor, "data.vision_shards": context}
+    return keys | {key.replace("__", "."): value for key, value in others.items()}
+
+
+MODELS = ("4b", "8b", "o7b")
+MESHES = {
+    ("16k", "v5p:4x4x4"): mesh(fsdp=64),
+    ("37k", "v5p:4x4x4"): mesh(fsdp=16, context=4),
+    ("16k", "v5e:16x16"): mesh(fsdp=128, context=2),
+    ("37k", "v5e:16x16"): mesh(fsdp=32, context=8),
+    ("16k", "v6e:16x16"): mesh(fsdp=128, context=2),
+    ("37k", "v6e:16x16"): mesh(fsdp=32, context=8),
+}
+RUNS = tuple(Run(model, stage, topology, keys) for (stage, topology), keys in MESHES.items() for model in MODELS)
+
+# Predicted the same way for MaxText (August 2026): (what, step s, MFU, exposed s, peak GB).
+PEER = (
+    ("16,384 tokens, batch 64, full remat, its defaults", 4.50, 0.475, 0.120, 17.9),
+    ("the same, splash attention in tiles of 1,024 x 512, 80 MiB of VMEM", 3.73, 0.573, 0.120, 17.9),
+    ("16,384, batch 64, remat minimal_with_context, SparseCore offload", 3.78, 0.566, 0.068, 63.9),
+    ("36,864, batch 16, context 4, full remat, 80 MiB of VMEM", 3.16, 0.496, 0.169, 11.4),
+)
+
+KEPT = ("setting", "versions", "fits", "verdict", "hbm", "memory", "compile_seconds", "host_peak", "model_flops")
+KEPT += ("executed_flops", "step_seconds", "exposed_seconds", "mfu", "tokens_per_second", "parts", "collectives")
+KEPT += ("top", "warnings")
+
+
+def compile_run(run: Run) -> dict:
+    """What is kept of a run's report; {"error": …} where there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = f"--config={ROOT / STAGES[run.stage]}:{run.model}"
+        keys = [f"--config.{key}={value}" for key, value in run.overrides.items()]
+        command = [sys.executable, "-m", "molmo2_jax.cli", "aot", config, f"--topology={run.topology}", *keys]
+        done = subprocess.run([*command, f"--out={folder}"], capture_output=True, text=True, check=False)
+        written = pathlib.Path(folder) / "report.json"
+        if not written.exists():
+            said = [line for line in done.stderr.splitlines() if line.startswith("molmo2 aot:")]
+            return {"error": said[-1] if said else f"exit status {done.returncode}"}
+        report = json.loads(written.read_text())
+    return {name: report[name] for name in KEPT}
+
+
+def page(figures: Mapping[str, dict]) -> str:
+    """The Markdown of all runs that have figures, in the order of RUNS."""
+    there = [(run, figures[run.name]) for run in RUNS if run.name in figures]
+    blocks = [INTRODUCTION, _table(there), "## Beside it", _peer(), "## Where the time goes", _parts(there)]
+    blocks += ["## What costs most", *_costs(there), "## Constants", _constants(), _compiler(there)]
+    return "\n\n".join(blocks) + "\n"
+
+
+INTRODUCTION = """# Pods: what a step costs
+
+Predictions of the compiler's schedules (`molmo2 aot`), not measurements: no TPU was there. Written by
+`python -m molmo2_jax.tools.aot.pods`, which compiles the step of every row below from its experiment file.
+
+A batch is 128 full rows: every token used and causal, every crop a video frame of 81 visual tokens, loss on all other
+tokens. MFU counts 6 FLOPs a weight and token, the causal half of attention, ViT and connector; nothing computed again."""
+
+
+def _table(there: Sequence[tuple[Run, dict]]) -> str:
+    head = (
+        "model",
+        "tokens",
+        "slice",
+        "mesh",
+        "remat (LLM, ViT)",
+        "HBM GiB",
+        "step s",
+        "exposed",
+        "MFU",
+        "tokens/s/chip",
+        "compiling",
+    )
+    rows = []
+    for run, r in there:
+        if "error" in r:
+            rows.append((run.model, run.stage, run.topology, r["error"], *("",) * (len(head) - 4)))
+            continue
+        s = r["setting"]
+        sizes = " ".join(f"{axis} {n}" for axis, n in s["mesh"].items() if n > 1)
+        sizes += f", {s['microbatches']} microbatches" if s["microbatches"] > 1 else ""
+        peak = f"{r['memory']['peak'] / GIB:.1f} of {r['hbm'] / GIB:.0f}" if r["memory"] else r["verdict"]
+        rows.append(
+            (
+                s["model"],
+                f"{s['seq_len']:,}",
+                run.topology,
+                sizes,
+                f"{s['remat']}, {s['vit_remat']}",
+                peak if r["fits"] else f"**{peak}: does not fit**",
+                f"{r['step_seconds']:.2f}",
+                f"{r['exposed_seconds'] / (r['step_seconds'] or 1):.1%}",
+                f"{r['mfu']:.1%}",
+                f"{r['tokens_per_second'] / s['chips']:,.0f}",
+                f"{r['compile_seconds']:.0f} s, {r['host_peak'] / GIB:.1f} GiB",
+            )
+        )
+    return _markdown(head, rows)
+
+
+def _peer() -> str:
+    head = ("MaxText, Qwen3-8B, text alone, v5p:4x4x4", "step s", "MFU", "exposed", "peak GB")
+    rows = [(what, f"{s:.2f}", f"{mfu:.1%}", f"{e / s:.1%}", f"{peak}") for what, s, mfu, e, peak in PEER]
+    return _markdown(head, rows)
+
+
+def _parts(there: Sequence[tuple[Run, dict]]) -> str:
+    names = list(dict.fromkeys(p["name"] for _, r in there for p in r.get("parts", ())))
+    rows = []
+    for run, r in there:
+        by_name = {p["name"]: p for p in r.get("parts", ())}
+        if by_name:
+            step = r["step_seconds"]
+            rows.append((run.name, *(f"{by_name[n]['seconds'] / step:.1%}" if n in by_name else "" for n in names)))
+    return "Shares of the step.\n\n" + _markdown(("run", *names), rows)
+
+
+def _costs(there: Sequence[tuple[Run, dict]]) -> list[str]:
+    blocks = []
+    for run, r in there:
+        if r.get("top") and (run.model, run.topology) == ("8b", "v5p:4x4x4"):
+            rows = [
+                (
+                    f"{t['seconds']:.3f}",
+                    f"{t['seconds'] / r['step_seconds']:.1%}",
+                    f"{t['mxu']:.0%}",
+                    t["part"],
+                    t["source"],
+                )
+                for t in r["top"]
+            ]
+            blocks.append(f"{run.name}:\n\n" + _markdown(("s", "share", "MXU", "part", "source"), rows))
+    return blocks
+
+
+def _constants() -> str:
+    head = ("chip", "HBM GiB", "HBM GB/s", "peak TFLOP/s", "clock GHz", "ICI GB/s a link and way")
+    rows = [
+        (
+            c.name,
+            f"{c.hbm / GIB:.0f}",
+            f"{c.hbm_rate / 1e9:.0f}",
+            f"{c.peak / 1e12:.1f}",
+            f"{c.clock / 1e9}",
+            f"{c.link / 1e9:.0f}",
+        )
+        for c in CHIPS
+    ]
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in kernels.SHARES.items())
+    return (
+        _markdown(head, rows) + f"\n\nPallas kernels run at these shares of the peak on the tiles they visit: {shares}."
+    )
+
+
+def _compiler(there: Sequence[tuple[Run, dict]]) -> str:
+    said = dict.fromkeys(
+        f"{', '.join(f'{k} {v}' for k, v in r['versions'].items())}; "
+        + (", ".join(f"`{k}={v}`" for k, v in r["setting"]["compiler"].items()) or "no options")
+        for _, r in there
+        if "versions" in r
+    )
+    return "Compiled with:\n\n" + "\n".join(f"- {line}" for line in said)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+
+
+def main(words: Sequence[str]) -> None:
+    """Compiles the runs that have all `words` in their names and writes the page."""
+    chosen = [run for run in RUNS if all(word in run.name for word in words)]
+    if not chosen:
+        sys.exit(f"no run has all of {list(words)} in its name; there are {[run.name for run in RUNS]}")
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    PAGE.parent.mkdir(exist_ok=True)
+    for run in tqdm.tqdm(chosen, unit="run"):
+        figures[run.name] = compile_run(run)
+        FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+        PAGE.write_text(page(figures))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
