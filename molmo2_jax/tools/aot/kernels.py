@@ -1,9 +1,14 @@
 """Time of the Pallas attention kernels, which the compiler schedules as one opaque call.
 
-A call on q [B, Q, N*H] and k [B, S, K*H] is taken to visit the tiles of a causal mask: half of the pairs, and the half
-tiles that hang over the diagonal. Where `context` cuts the sequence this is a device's average part. Its FLOPs are
-those of the tiles it visits, its time FLOPs / (peak x share), with the share of the time in which the kernel's own
-static schedule keeps the MXUs busy (benchmarks/kernels_aot.py).
+A call on q [B, Q, N*H] and k [B, S, K*H] is taken to visit the tiles of a causal mask, on the device that has most of
+them, for which the others wait:
+
+    its own keys, Q = S              the half under the diagonal
+    all keys of a cut sequence       the last device: Q (S - Q/2) pairs
+    a step of a ring (it may skip)   a device that does not skip: all pairs
+
+and the half tiles that hang over the diagonal. Its FLOPs are those of the tiles, its time FLOPs / (peak x share), with
+the share of the time in which the kernel's own static schedule keeps the MXUs busy (benchmarks/kernels_aot.py).
 """
 
 from molmo2_jax.ops.pallas_attention import BLOCKS
@@ -23,6 +28,7 @@ def cost(module: Module, i: Instruction, chip: Chip) -> tuple[float, float]:
     (rows, queries, channels), (_, keys, key_channels), *_ = wide
     blocks = BLOCKS[chip.name]
     block = max(blocks.queries, blocks.keys) * (2 if channels == key_channels else 1)
-    pairs = queries * min(keys + block, 2 * keys) / 2
+    skips = "/cond/" in i.op_name
+    pairs = queries * (keys if skips else min(keys - queries / 2 + block / 2, keys))
     flops = 2.0 * _PRODUCTS[kernel] * rows * channels * pairs
     return flops / (chip.peak * SHARES[kernel]), flops

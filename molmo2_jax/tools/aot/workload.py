@@ -32,14 +32,15 @@ class Workload:
     visual: int  # of a row
     flops: dict[str, float]
     loss_chunks: int  # trips of the loss' loop on a device, a microbatch
-    attention_tiles: int  # trips of blockwise attention's loop on a device, a microbatch
+    attention_tiles: int  # trips of blockwise attention's loop on the device that has most, a microbatch
+    ring_tiles: int  # the same in a step of a ring that is not skipped
 
     def trips(self, loop: Instruction, frames: tuple[str, ...]) -> int | None:
         """How often a loop runs whose end the program computes; None for one that is not known."""
         if any("ops/loss.py" in frame for frame in frames):
             return self.loss_chunks
         if any("ops/blockwise_attention.py" in frame for frame in frames):
-            return self.attention_tiles
+            return self.ring_tiles if "/cond/" in loop.op_name else self.attention_tiles
         return None
 
 
@@ -58,12 +59,17 @@ def workload(c: TrainConfig, a: Molmo2Config, shape: schema.RowShape) -> Workloa
     """What a step of the config does on full rows."""
     row = full_row(shape)
     learned = int(np.count_nonzero(row["loss_weights"]))
-    cuts = math.prod(c.mesh[axis] for axis in sharding.TOKENS) * c.microbatches
-    blocks = -(-shape.tokens // BLOCK)
+    rows = -(-c.batch // (math.prod(c.mesh[axis] for axis in sharding.ROWS) * c.microbatches))  # of a device
+    context = c.mesh[sharding.CONTEXT]
+    keys = -(-shape.tokens // BLOCK)
+    queries = keys if c.model.context == "ulysses" else -(-shape.tokens // (context * BLOCK))
+    if c.model.context == "ring":
+        keys = queries
     return Workload(
         tokens=c.batch * shape.tokens,
         visual=int((row["visual_slots"] < shape.tokens).sum()),
         flops={part: c.batch * flops for part, flops in flops_by_part(a, row).items()},
-        loss_chunks=-(-c.batch * learned // (cuts * c.model.loss_chunk)),
-        attention_tiles=-(-c.batch * blocks * (blocks + 1) // (2 * cuts)),
+        loss_chunks=-(-rows * learned // (context * c.model.loss_chunk)),
+        attention_tiles=rows * (queries * keys - queries * (queries - 1) // 2),
+        ring_tiles=rows * queries * keys,
     )

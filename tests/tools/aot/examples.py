@@ -23,7 +23,9 @@ def example_program() -> Program:
 
 
 def workload() -> Workload:
-    return Workload(tokens=4096, visual=10, flops={"LLM matmuls": 3e14, "ViT": 1e14}, loss_chunks=2, attention_tiles=3)
+    return Workload(
+        tokens=4096, visual=10, flops={"LLM matmuls": 3e14, "ViT": 1e14}, loss_chunks=2, attention_tiles=3, ring_tiles=4
+    )
 
 
 def example_report() -> report.Report:

@@ -56,19 +56,35 @@ def test_loops_run_as_often_as_a_device_has_work():
         part: 128 * flops for part, flops in flops_by_part(EIGHT_B, full_row(STAGE2)).items()
     }
     fewer = workload(config(mesh=(1, 16, 4, 1), microbatches=2), EIGHT_B, STAGE2)
-    assert (fewer.loss_chunks, fewer.attention_tiles) == (6, 2 * 64 * 65 // 4)
+    assert fewer.loss_chunks == 6  # four rows in two parts
+
+
+@pytest.mark.parametrize(
+    ("context", "tiles"),
+    [("all_gather", 16 * 64 - 16 * 15 // 2), ("ring", 16 * 17 // 2), ("ulysses", 64 * 65 // 2)],
+)
+def test_the_device_with_most_tiles_counts(context, tiles):
+    c = config(mesh=(1, 16, 4, 1), microbatches=8)  # a row a device, 16 of its 64 blocks of tokens
+    load = workload(dataclasses.replace(c, model=dataclasses.replace(c.model, context=context)), EIGHT_B, STAGE2)
+    assert load.attention_tiles == tiles
+    assert context != "ring" or load.ring_tiles == 16 * 16
 
 
 def test_loops_are_known_by_their_source():
     load = workload(config(), EIGHT_B, STAGE2)
-    assert load.trips(None, ("x/ops/loss.py:_local_sums", "a.py:f")) == load.loss_chunks
-    assert load.trips(None, ("x/ops/blockwise_attention.py:f", "ops/attention.py:g")) == load.attention_tiles
-    assert load.trips(None, ("x/models/vit.py:f",)) is None
+    m = programs.module(
+        '%w = s32[] while(%x), metadata={op_name="a/b"}\nROOT %r = s32[] while(%x), metadata={op_name="a/cond/b"}'
+    )
+    loop, ring = m.instruction("w"), m.instruction("r")
+    assert load.trips(loop, ("x/ops/loss.py:_local_sums", "a.py:f")) == load.loss_chunks
+    assert load.trips(loop, ("x/ops/blockwise_attention.py:f", "ops/attention.py:g")) == load.attention_tiles
+    assert load.trips(ring, ("x/ops/blockwise_attention.py:f", "ops/attention.py:g")) == load.ring_tiles
+    assert load.trips(loop, ("x/models/vit.py:f",)) is None
 
 
-def call(name: str, q="bf16[2,16384,4096]", k="bf16[2,16384,1024]"):
+def call(name: str, q="bf16[2,16384,4096]", k="bf16[2,16384,1024]", op_name="jit(step)/while/body"):
     lines = ["%n = s32[4096] parameter(0)", f"%q = {q} parameter(1)", f"%k = {k} parameter(2)"]
-    line = f'ROOT %{name}.7 = f32[8] custom-call(%n, %q, %k, %k), custom_call_target="tpu_custom_call"'
+    line = f'ROOT %{name}.7 = f32[8] custom-call(%n, %q, %k, %k), metadata={{op_name="{op_name}/pallas_call"}}'
     m = programs.module("\n".join([*lines, line]))
     return kernels.cost(m, m.instruction(f"{name}.7"), V5P)
 
@@ -83,10 +99,15 @@ def test_a_kernel_visits_the_causal_half_and_the_tiles_on_the_diagonal():
     assert call("attention_backward")[1] == 2.5 * flops
 
 
-def test_keys_of_a_cut_sequence():
-    whole = call("attention_forward")[1]
-    quarter = call("attention_forward", q="bf16[2,4096,4096]")[1]
-    assert quarter == whole / 4
+def test_the_last_device_of_a_cut_sequence_sees_most_keys():
+    half_tiles = 4096 * BLOCKS["v5p"].keys / 2
+    flops = call("attention_forward", q="bf16[2,4096,4096]")[1]
+    assert flops == 2 * 2 * 2 * 4096 * (4096 * 16_384 - 4096 * 4096 / 2 + half_tiles)
+
+
+def test_a_step_of_a_ring_that_is_not_skipped_sees_all_keys():
+    flops = call("attention_forward", op_name="jit(step)/while/body/cond/branch_1_fun")[1]
+    assert flops == 2 * 2 * 2 * 4096 * 16_384 * 16_384
 
 
 def test_an_unknown_kernel_is_named():
