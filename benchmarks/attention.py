@@ -13,23 +13,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from molmo2_jax.ops import mask
-from molmo2_jax.ops.blockwise_attention import BLOCK, blockwise_attention
+from molmo2_jax.ops import blockwise_attention, mask
+from molmo2_jax.ops.blockwise_attention import BLOCK
 from molmo2_jax.ops.dense_attention import dense_attention
 
 HEADS, KV_HEADS, HEAD_DIM = 8, 2, 64
 REPEATS = 5
 
 
-@functools.cache
-def step(function, block=None):
-    """jitted gradients of attention with respect to queries, keys and values."""
-    options = {} if block is None else {"block": block}
+@jax.jit
+def dense(q, k, v, vis):
+    """Gradients of sum(sin(attention)) with respect to queries, keys and values, by the oracle."""
+    return jax.grad(lambda *qkv: jnp.sum(jnp.sin(dense_attention(*qkv, vis, vis))), argnums=(0, 1, 2))(q, k, v)
 
-    def loss(q, k, v, vis):
-        return jnp.sum(jnp.sin(function(q, k, v, vis, vis, **options)))
 
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+@functools.partial(jax.jit, static_argnames="block")
+def blockwise(q, k, v, vis, block=BLOCK):
+    """The same by the blockwise kernel."""
+    out, log_sum = blockwise_attention.forward(q, k, v, vis, vis, block)
+    d_out = jnp.cos(out)
+    delta = jnp.einsum("BQNH,BQNH->BNQ", d_out, out)
+    return blockwise_attention.backward(q, k, v, vis, vis, log_sum, delta, d_out, block)
 
 
 def row(length: int, layout: str) -> tuple:
@@ -58,12 +62,11 @@ def row(length: int, layout: str) -> tuple:
 
 def megabytes(function, args) -> float:
     """Temporary memory of the compiled forward and backward pass."""
-    return step(function).lower(*args).compile().memory_analysis().temp_size_in_bytes / 1e6
+    return function.lower(*args).compile().memory_analysis().temp_size_in_bytes / 1e6
 
 
-def seconds(function, args, block=None) -> float:
+def seconds(run, args) -> float:
     """Median wall time after a first run."""
-    run = step(function, block)
     jax.block_until_ready(run(*args))
     times = []
     for _ in range(REPEATS):
@@ -88,33 +91,33 @@ def main() -> None:
     print("memory, causal row       dense MB  blockwise MB   ratio")
     for length in (2048, 4096, 8192):
         args = row(length, "causal")
-        dense, blockwise = megabytes(dense_attention, args), megabytes(blockwise_attention, args)
-        print(f"  S = {length:<20}{dense:>8.0f}{blockwise:>14.1f}{dense / blockwise:>8.0f}")
+        whole, tiled = megabytes(dense, args), megabytes(blockwise, args)
+        print(f"  S = {length:<20}{whole:>8.0f}{tiled:>14.1f}{whole / tiled:>8.0f}")
 
     print("\ntime, S = 4096           allowed   dense s  blockwise s   ratio")
     for layout in ("causal", "packed", "tuning"):
         args = row(4096, layout)
-        dense, blockwise = seconds(dense_attention, args), seconds(blockwise_attention, args)
+        whole, tiled = seconds(dense, args), seconds(blockwise, args)
         share = allowed_share(args[-1])
-        print(f"  {layout:<22}{share:>8.1%}{dense:>10.3f}{blockwise:>13.3f}{dense / blockwise:>8.1f}")
+        print(f"  {layout:<22}{share:>8.1%}{whole:>10.3f}{tiled:>13.3f}{whole / tiled:>8.1f}")
 
     print("\nwhat masking saves, S = 8192: the same row with nothing masked, and with")
     q, k, v, tuning = row(8192, "tuning")
-    everything = seconds(blockwise_attention, (q, k, v, tuning._replace(group=jnp.ones_like(tuning.group))))
+    everything = seconds(blockwise, (q, k, v, tuning._replace(group=jnp.ones_like(tuning.group))))
     rows = {"packed fine-tuning examples": tuning}
     for examples in (3, 5, 10):
         group = jnp.arange(8192)[None] * examples // 8192 + 1
         until = jnp.zeros_like(tuning.until)
         rows[f"{examples} blocks on the diagonal"] = mask.Visibility(tuning.index, until, group)
     for name, vis in rows.items():
-        took, share = seconds(blockwise_attention, (q, k, v, vis)), 1 - allowed_share(vis)
+        took, share = seconds(blockwise, (q, k, v, vis)), 1 - allowed_share(vis)
         ratio = everything / took
         print(f"  {name:<28}{share:>5.0%} masked{took:>8.3f} s {ratio:>6.1f} times faster than {everything:.3f} s")
 
     print("\nblock size, S = 4096, packed fine-tuning row")
     args = row(4096, "tuning")
     for block in (128, 256, 512):
-        print(f"  {block:<8}{seconds(blockwise_attention, args, block):.3f} s")
+        print(f"  {block:<8}{seconds(functools.partial(blockwise, block=block), args):.3f} s")
 
 
 if __name__ == "__main__":

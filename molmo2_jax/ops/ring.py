@@ -8,10 +8,10 @@ Device d holds queries d throughout and meets the keys of device d - i in step i
     2             2x  3x   0    1
     3             1x  2x   3x   0
 
-The next keys are sent for before a step's own work and needed after it, so that sending and attention overlap. Partial
-results are merged by their log_sum in float32 (Liu et al., Ring Attention, arXiv 2310.01889). In the backward pass dk
-and dv travel along with their keys, a step behind them, and one more send brings them home. First and last step are
-written out, the others are one loop. Per device, inside `shard_map`; `kernel` as in ops/attention.py.
+The next keys are sent while a step attends to its own. Partial results are merged by their log_sum in float32 (Liu et
+al., Ring Attention, arXiv 2310.01889). In the backward pass dk and dv travel along with their keys, a step behind them,
+and one more send brings them home. Per device, inside `shard_map`; `kernel` as in ops/attention.py. Between steps
+arrays are [B, S, N*H]: kernels on TPUs have them so, and [B, S, N, H] lies otherwise in memory.
 """
 
 import jax
@@ -23,70 +23,83 @@ from molmo2_jax.sharding import CONTEXT
 
 def forward(kernel, q_BQNH, k_BSKH, v_BSKH, vis):
     """Own queries to the keys of the whole row: (out_BQNH, log_sum_BNQ)."""
-    steps = jax.lax.axis_size(CONTEXT)
+    q_BQF, held = _flat(q_BQNH), (_flat(k_BSKH), _flat(v_BSKH), jnp.stack(vis))
 
-    def attend(held, result):
-        def run():
-            return _merge(result, kernel.forward(q_BQNH, *held[:2], vis, held[2]))
+    def part(k_BSF, v_BSF, k_vis_3BS):
+        keys = k_BSF.reshape(k_BSKH.shape), v_BSF.reshape(v_BSKH.shape)
+        out_BQNH, log_sum_BNQ = kernel.forward(q_BQF.reshape(q_BQNH.shape), *keys, vis, mask.Visibility(*k_vis_3BS))
+        return _flat(out_BQNH), log_sum_BNQ
 
-        return jax.lax.cond(_any_visible(vis, held[2]), run, lambda: result)
+    def merge(held, so_far):
+        return _merge(so_far, part(*held))
 
-    def step(carry, _):
-        held, result = carry
-        return (_send(held), attend(held, result)), None
-
-    own = (k_BSKH, v_BSKH, vis)
-    coming = _send(own) if steps > 1 else None
-    out, log_sum = kernel.forward(q_BQNH, k_BSKH, v_BSKH, vis, vis)
-    result = (out.astype(jnp.float32), log_sum)
-    if steps > 1:
-        (held, result), _ = jax.lax.scan(step, (coming, result), length=steps - 2)
-        result = attend(held, result)
-    return result[0].astype(q_BQNH.dtype), result[1]
+    coming = _send(held)
+    out_BQF, log_sum_BNQ = part(*held)
+    result = out_BQF.astype(jnp.float32), log_sum_BNQ
+    for _ in range(jax.lax.axis_size(CONTEXT) - 1):
+        held, result = _after(coming, result)
+        coming = _send(held)
+        result = jax.lax.cond(_any_visible(vis, held[2]), merge, lambda _, so_far: so_far, held, result)
+    out_BQF, log_sum_BNQ = result
+    return out_BQF.astype(q_BQNH.dtype).reshape(q_BQNH.shape), log_sum_BNQ
 
 
 def backward(kernel, q_BQNH, k_BSKH, v_BSKH, vis, log_sum_BNQ, delta_BNQ, d_out_BQNH):
     """(dq, dk, dv) float32 of own queries and own keys."""
-    steps = jax.lax.axis_size(CONTEXT)
+    q_BQF, d_out_BQF, held = _flat(q_BQNH), _flat(d_out_BQNH), (_flat(k_BSKH), _flat(v_BSKH), jnp.stack(vis))
 
-    def pull(held, grads):
-        def run():
-            part = kernel.backward(q_BQNH, *held[:2], vis, held[2], log_sum_BNQ, delta_BNQ, d_out_BQNH)
-            return jax.tree.map(jnp.add, grads, part)
+    def part(k_BSF, v_BSF, k_vis_3BS):
+        keys = k_BSF.reshape(k_BSKH.shape), v_BSF.reshape(v_BSKH.shape), vis, mask.Visibility(*k_vis_3BS)
+        sums = log_sum_BNQ, delta_BNQ, d_out_BQF.reshape(q_BQNH.shape)
+        return [_flat(x) for x in kernel.backward(q_BQF.reshape(q_BQNH.shape), *keys, *sums)]
 
-        return jax.lax.cond(_any_visible(vis, held[2]), run, lambda: grads)
+    def add(held, dq):
+        part_dq, dk, dv = part(*held)
+        return dq + part_dq, dk, dv
 
-    def step(carry, _):
-        held, (dq, *d_keys) = carry
-        return (_send(held), pull(held, (dq, *_send(d_keys)))), None
+    def skip(held, dq):
+        return dq, *(jnp.zeros(x.shape, jnp.float32) for x in held[:2])
 
-    own = (k_BSKH, v_BSKH, vis)
-    coming = _send(own) if steps > 1 else None
-    grads = kernel.backward(q_BQNH, k_BSKH, v_BSKH, vis, vis, log_sum_BNQ, delta_BNQ, d_out_BQNH)
-    if steps > 1:
-        (held, grads), _ = jax.lax.scan(step, (coming, grads), length=steps - 2)
-        dq, *d_keys = pull(held, (grads[0], *_send(grads[1:])))
-        grads = (dq, *_send(d_keys))
-    return grads
+    coming = _send(held)
+    dq, *d_keys = part(*held)
+    for _ in range(jax.lax.axis_size(CONTEXT) - 1):
+        held, (dq, *d_keys) = _after(coming, (dq, *d_keys))
+        coming, d_keys = _send((held, d_keys))
+        dq, *parts = jax.lax.cond(_any_visible(vis, held[2]), add, skip, held, dq)
+        d_keys = jax.tree.map(jnp.add, d_keys, parts)
+    dk, dv = _send(d_keys)
+    return dq.reshape(q_BQNH.shape), dk.reshape(k_BSKH.shape), dv.reshape(v_BSKH.shape)
+
+
+def _flat(x_BSNH: jax.Array) -> jax.Array:
+    return x_BSNH.reshape(*x_BSNH.shape[:2], -1)
 
 
 def _send(tree):
-    """To the next device; what arrives is the previous one's."""
+    """To the next device; what arrives is the previous one's. Few arrays: a TPU has five sends under way at a time."""
     steps = jax.lax.axis_size(CONTEXT)
     return jax.tree.map(lambda x: jax.lax.ppermute(x, CONTEXT, [(d, (d + 1) % steps) for d in range(steps)]), tree)
 
 
-def _any_visible(q_vis: mask.Visibility, k_vis: mask.Visibility) -> jax.Array:
+def _after(coming, result):
+    """Holds the next send back until `result` is there; all would be sent at once otherwise, with nothing beside it."""
+    return jax.lax.optimization_barrier((coming, result))
+
+
+def _any_visible(q_vis: mask.Visibility, k_vis_3BS: jax.Array) -> jax.Array:
     """bool: does some query of this shard see some of these keys, in any row? From minima and maxima alone."""
-    return jnp.any(mask.tile_classes(q_vis, k_vis, q_vis.index.shape[1], k_vis.index.shape[1]) != mask.EMPTY)
+    Q, S = q_vis.index.shape[1], k_vis_3BS.shape[2]
+    return jnp.any(mask.tile_classes(q_vis, mask.Visibility(*k_vis_3BS), Q, S) != mask.EMPTY)
 
 
-def _merge(result, part):
-    """Two results over disjoint keys -> the result over both. out float32[B, Q, N, H], log_sum float32[B, N, Q]."""
-    (out_a, log_a), (out_b, log_b) = result, part
-    log_sum = jnp.logaddexp(log_a, log_b)  # of two queries that saw nothing: -1e30 again
-
-    def share(log_BNQ):
-        return jnp.exp(log_BNQ - log_sum).swapaxes(1, 2)[..., None]
-
-    return out_a * share(log_a) + out_b.astype(jnp.float32) * share(log_b), log_sum
+def _merge(so_far, part):
+    """Two results over disjoint keys -> the result over both: (float32[B, Q, N*H], float32[B, N, Q])."""
+    (out_a, log_a), (out_b, log_b) = so_far, part
+    log_sum = jnp.logaddexp(log_a, log_b)  # of two that saw nothing: -1e30 again
+    share_BNQ = jnp.exp(log_a - log_sum)
+    # Each head's share for all its H numbers. A matmul with ones keeps the layout; jnp.repeat would not.
+    N = share_BNQ.shape[1]
+    ones_NF = jnp.repeat(jnp.eye(N, dtype=jnp.float32), out_a.shape[-1] // N, axis=1)
+    share_BQF = jnp.einsum("BNQ,NF->BQF", share_BNQ, ones_NF, precision="high")
+    out_b = out_b.astype(jnp.float32)
+    return out_b + (out_a - out_b) * share_BQF, log_sum
