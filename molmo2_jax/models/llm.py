@@ -114,16 +114,36 @@ class Embedding(nnx.Module):
         self.new = param(rngs, (c.new_vocab, c.width), ("new_vocab", "embed"), std=0.02, stack=None)
 
     def __call__(self, tokens_BS: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        V = self.base.shape[0]
+        """[B, S] tokens -> [B, S, D] in dtype, sharded as B_S_D.
 
-        def look_up(p, ids_BS, dtype):
-            table = jax.sharding.reshard(p[...].astype(dtype), jax.P(None, None))
-            return table.at[ids_BS].get(mode="clip", out_sharding=sharding.B_S_D)
+        No table travels: each device looks up its columns of its group's tokens, and the columns of a token come
+        together on the device that holds it. Of 8B, a device with 16,384 tokens receives 0.13 GB; the table has 1.2.
 
-        new_BS1 = (tokens_BS >= V)[..., None]
-        # `<im_patch>` collects gradients of thousands of tokens: the new rows stay float32.
-        new_BSD = look_up(self.new, tokens_BS - V, jnp.float32)
-        return jnp.where(new_BS1, new_BSD, look_up(self.base, tokens_BS, dtype)).astype(dtype)
+            fsdp 2    device 0 has tokens a b, columns 0-3        device 1 has tokens c d, columns 4-7
+            look up   a b c d, columns 0-3                        a b c d, columns 4-7
+            exchange  a b, columns 0-7                            c d, columns 0-7
+
+        Gradients come back the same way and are added up in float32, in the table's own shards.
+        """
+
+        def local(base_VD, new_VD, tokens_BS):
+            tokens_BS = jax.lax.all_gather(tokens_BS, sharding.FSDP, axis=0, tiled=True)
+            first = jax.lax.axis_index(sharding.TENSOR) * base_VD.shape[0]
+            # A token has a row in one table, on one device along tensor; elsewhere it adds zeros.
+            base_BSD = jax.lax.psum(_rows(base_VD, tokens_BS - first).astype(dtype), sharding.TENSOR)
+            x_BSD = base_BSD + _rows(new_VD, tokens_BS - self.base.shape[0]).astype(dtype)
+            return jax.lax.all_to_all(x_BSD, sharding.FSDP, split_axis=0, concat_axis=2, tiled=True)
+
+        tables = [sharding.stored(p.axes, 2) for p in (self.base, self.new)]
+        tokens_BS = jax.sharding.reshard(tokens_BS, sharding.B_S)
+        mapped = jax.shard_map(local, in_specs=(*tables, sharding.B_S), out_specs=sharding.B_S_D)
+        return mapped(self.base[...], self.new[...], tokens_BS)
+
+
+def _rows(table, ids):
+    """Rows of a table; zeros for ids that it does not have."""
+    ids = jnp.where(ids < 0, table.shape[0], ids)  # .at would count negatives from the end
+    return table.at[ids].get(mode="fill", fill_value=0)
 
 
 class Llm(nnx.Module):
