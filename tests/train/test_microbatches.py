@@ -1,6 +1,8 @@
 """A batch in parts teaches what it teaches at once."""
 
 import dataclasses
+import functools
+import re
 import types
 
 import jax
@@ -15,20 +17,19 @@ from molmo2_jax.train import optim
 from molmo2_jax.train.checks import check_fits
 from molmo2_jax.train.config import read
 from molmo2_jax.train.step import accumulate, jit_step, make_state, microbatches
-from tests.models.small import KINDS, RUN, numbers, rows
+from tests.models.small import KINDS, RUN, SHAPE, numbers, rows
 from tests.train.recipe import experiment
 from tests.train.small_run import config
 
 KIND = "qwen3_untied"
-C = dataclasses.replace(
-    read(experiment("overfit_video_point").to_dict()), seed=3, steps=100, batch=8, z_loss=1e-2, model=RUN
-)
-ONE = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
-EIGHT = {"data": 1, "fsdp": 2, "context": 2, "tensor": 2}
+C = dataclasses.replace(read(experiment("overfit_video_point").to_dict()), seed=3, steps=100, batch=8, z_loss=1e-2)
+C = dataclasses.replace(C, model=dataclasses.replace(RUN, context="ring"))
+ONE = (1, 1, 1, 1)
+EIGHT = (1, 2, 2, 2)
 
 
 def mesh_of(sizes):
-    return sharding.make_mesh(sizes, jax.devices()[: int(np.prod(list(sizes.values())))])
+    return sharding.make_mesh(dict(zip(sharding.MESH_AXES, sizes, strict=True)), jax.devices()[: int(np.prod(sizes))])
 
 
 def batch(context):
@@ -41,43 +42,57 @@ def batch(context):
     return row | {"pooling": crop}
 
 
+@functools.cache
 def one_step(sizes, parts):
-    """(gradients and parameters, metrics) of one step, as numpy."""
+    """(gradients and parameters, metrics) of one step, as numpy, and the step compiled."""
     c, mesh = dataclasses.replace(C, microbatches=parts), mesh_of(sizes)
     with jax.set_mesh(mesh):
         s = parameters.structure(KINDS[KIND])
         assigned = optim.assign_groups(s.shapes, c.optim)
         optimizer = optim.make_optimizer(c.optim, assigned, c.steps)
         params = jax.device_put(numbers(s.shapes), {name: a.sharding for name, a in s.abstract(mesh).items()})
-        step = jit_step(s, c, assigned, optimizer, mesh)
-        state, metrics = step(make_state(params, assigned, optimizer), sharding.put_rows(batch(sizes["context"]), mesh))
+        state, rows = make_state(params, assigned, optimizer), sharding.put_rows(batch(mesh.shape["context"]), mesh)
+        compiled = jit_step(s, c, assigned, optimizer, mesh).lower(state, rows).compile()
+        state, metrics = compiled(state, rows)
     # The first moment after one step is a tenth of the clipped gradient.
     leaves = [x for x in jax.tree.leaves(state.optimizer, is_leaf=is_adam) if is_adam(x)]
     grads = {name: x for adam in leaves for name, x in adam.mu.items() if isinstance(x, jax.Array)}
     assert grads.keys() == state.trainable.keys()
-    return jax.tree.map(np.asarray, (grads, state.trainable)), {name: float(x) for name, x in metrics.items()}
+    trees, metrics = jax.tree.map(np.asarray, ((grads, state.trainable), metrics))
+    held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(state))
+    return trees, metrics, compiled, held
 
 
 def is_adam(x):
     return isinstance(x, optax.ScaleByAdamState)
 
 
-@pytest.fixture(scope="module")
-def whole():
-    return one_step(ONE, 1)
-
-
 @pytest.mark.parametrize(("sizes", "parts"), [(ONE, 4), (EIGHT, 2)], ids=["1 device", "8 devices"])
-def test_parts_give_the_loss_the_gradients_and_the_metrics_of_the_whole(whole, sizes, parts):
-    trees, metrics = one_step(sizes, parts)
-    for name, want in whole[1].items():
+def test_parts_give_the_loss_the_gradients_and_the_metrics_of_the_whole(sizes, parts):
+    whole_trees, whole_metrics, *_ = one_step(ONE, 1)
+    trees, metrics, *_ = one_step(sizes, parts)
+    for name, want in whole_metrics.items():
         assert metrics[name] == pytest.approx(want, rel=1e-5 if "norm" in name else 1e-6), name
-    for tree, want in zip(trees, whole[0], strict=True):
+    for tree, want in zip(trees, whole_trees, strict=True):
         for name in want:
             # The gradient of a bias of keys is zero but for rounding: it moves all of a query's scores alike.
             scale = np.abs(want[name.replace("/k/b", "/q/b")]).max()
             assert scale > 0, name
             np.testing.assert_allclose(tree[name], want[name], atol=2e-5 * scale, err_msg=name)
+
+
+def test_the_state_is_changed_where_it_lies():
+    *_, compiled, held = one_step(EIGHT, 2)
+    assert compiled.memory_analysis().alias_size_in_bytes >= held
+
+
+def test_no_row_is_gathered_and_only_embeddings_are_exchanged():
+    program = one_step(EIGHT, 2)[2].as_text()
+    moved = re.findall(r"= (.*?) (all-gather|all-to-all)\(.*op_name=\"([^\"]*)", program)
+    lengths = [dims.split(",") for what, _, _ in moved for dims in re.findall(r"\[([\d,]*)\]", what)]
+    tokens = str(SHAPE.tokens)
+    assert not [dims for dims in lengths if tokens in dims]
+    assert lengths and all("all_to_all" in name for _, kind, name in moved if kind == "all-to-all")
 
 
 def test_every_part_draws_its_own_dropout():
@@ -91,7 +106,7 @@ def test_every_part_draws_its_own_dropout():
 
 
 def test_rows_stay_on_their_devices():
-    mesh = mesh_of({"data": 1, "fsdp": 2, "context": 2, "tensor": 1})
+    mesh = mesh_of((1, 2, 2, 1))
     tokens = np.arange(8 * 6, dtype=np.int32).reshape(8, 6)
     with jax.set_mesh(mesh):
         placed = sharding.put_rows({"tokens": tokens, "crops": np.zeros((8, 0, 3), "u1")}, mesh)
@@ -103,7 +118,7 @@ def test_rows_stay_on_their_devices():
 
 
 def test_a_batch_that_cannot_be_cut_is_named():
-    mesh = mesh_of({"data": 2, "fsdp": 2, "context": 1, "tensor": 1})
+    mesh = mesh_of((2, 2, 1, 1))
     for parts, message in ((3, "batch = 8 cannot be cut into microbatches = 3"), (4, "batch / microbatches = 2 ")):
         with pytest.raises(ValueError, match=f"^{message}"):
             check_fits(config(batch=8, microbatches=parts), KINDS[KIND], mesh)
