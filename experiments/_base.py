@@ -69,7 +69,8 @@ def shrink(c: ConfigDict) -> None:
     c.steps, c.batch, c.microbatches, c.log_every = 5, 2, 1, 1
     c.mesh = mesh()
     c.compiler = ConfigDict()
-    c.model.update({"dtype": "float32", "remat": "none", "vit_remat": "none", "loss_chunk": 256})
+    c.model.update({"dtype": "float32", "attention": "blockwise", "context": "all_gather"})
+    c.model.update({"remat": "none", "vit_remat": "none", "loss_chunk": 256})
     rows = {"seq_len": 1_536, "crops": 12, "pooled": 1_200, "max_frames": 8, "max_crops": 2, "high_res_crops": 4}
     c.data.update(rows | {"pool": 8, "workers": 0, "missing": "report"})
     c.checkpoint = ConfigDict({"every": 5, "keep": 1})

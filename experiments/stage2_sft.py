@@ -29,6 +29,7 @@ def get_config(arg: str = "4b") -> ConfigDict:
     c.model = _base.model(
         a.preset,
         dtype="bfloat16",
+        attention="pallas",  # the TPU kernels; "blockwise" runs anywhere
         remat="full",
         vit_remat="full",
         loss_chunk=1024,

@@ -11,6 +11,7 @@ from molmo2_jax.data import schema
 from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.layers import REMAT
 from molmo2_jax.ops.attention import IMPLEMENTATIONS, STRATEGIES, check_supported
+from molmo2_jax.ops.pallas_attention import LANES
 from molmo2_jax.train.config import TrainConfig
 
 CHOICES = {
@@ -134,6 +135,15 @@ def check_fits(c: TrainConfig, a: Molmo2Config, mesh: jax.sharding.Mesh) -> None
         mesh,
     )
     check_supported(c.model.attention, c.model.context, a.llm.kv_heads, mesh)
+    if c.model.attention == "pallas":
+        platform = mesh.devices.flat[0].platform
+        if platform != "tpu":
+            raise ValueError(f'model.attention = "pallas" is for TPUs, the devices are {platform}s: use "blockwise"')
+        if a.llm.head_dim % LANES:
+            raise ValueError(
+                f'model.attention = "pallas" wants head dims in steps of {LANES}, {a.name} has {a.llm.head_dim}: '
+                'use "blockwise"'
+            )
     if c.data.vocab_size != a.llm.vocab:
         raise ValueError(f"data.vocab_size = {c.data.vocab_size}, but {a.name} embeds {a.llm.vocab} base tokens")
     if c.data.vision_shards != mesh.shape[sharding.CONTEXT]:

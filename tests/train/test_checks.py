@@ -1,10 +1,15 @@
 import dataclasses
 import math
 import re
+import types
 
+import jax
+import numpy as np
 import pytest
 
-from molmo2_jax.train.checks import CHOICES, RANGES, check_values
+from molmo2_jax import sharding
+from molmo2_jax.models.config import TINY
+from molmo2_jax.train.checks import CHOICES, RANGES, check_fits, check_values
 from molmo2_jax.train.config import read
 from tests.train.small_run import config, dataset
 
@@ -66,3 +71,14 @@ def test_an_unknown_choice_is_named_with_the_known_ones(key):
 def test_all_mistakes_come_at_once():
     with pytest.raises(ValueError, match=r"batch = 0 .*; log_every = 0 "):
         check_values(config(batch=0, log_every=0))
+
+
+def test_tpu_kernels_are_refused_where_they_cannot_run():
+    c = config(model__attention="pallas")
+    mesh = sharding.make_mesh(c.mesh, jax.devices()[:1])
+    with pytest.raises(ValueError, match="is for TPUs, the devices are cpus"):
+        check_fits(c, TINY, mesh)
+    tpu = types.SimpleNamespace(platform="tpu")
+    pod = types.SimpleNamespace(shape=dict(mesh.shape), devices=np.array([tpu], object))
+    with pytest.raises(ValueError, match="wants head dims in steps of 128, tiny has 48"):
+        check_fits(c, TINY, pod)
