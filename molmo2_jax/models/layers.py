@@ -2,16 +2,17 @@
 
 What a layer keeps for the backward pass has a name, its remat policy: a rung of a ladder between memory and computing
 again. A layer always keeps its input. Bytes a token and layer, D = 4,096, 32 query and 8 kv heads of 128, F = 12,288,
-bfloat16 (Qwen3-8B), and what is done again, in multiplications of weights (millions a token and layer, of 193):
+bfloat16 (Qwen3-8B), and what is done again, in multiplications of weights (millions a token and layer, of 193); each
+policy keeps what those below it keep, too:
 
-    policy      also keeps                          bytes     done again
-    none        everything, norms in float32, too       -     nothing
-    dots        up                                 86,144     0: norms, RoPE, silu alone
-    gate        gate                               61,568     50: up
-    out         attention's output projection      36,992     101: gate, up
-    qkv         queries, keys, values              28,800     117: gate, up, out
-    attention   out_BSNH, log_sum_BNS              16,512     143: all but the mlp's down
-    full        nothing                             8,192     143 and attention
+    policy      also keeps                           bytes     done again
+    none        everything, norms in float32, too  291,280     0
+    dots        up                                  86,144     0: norms, RoPE, silu alone
+    gate        gate                                61,568     50: up
+    out         attention's output projection       36,992     101: gate, up
+    qkv         queries, keys, values               28,800     117: gate, up, out
+    attention   out_BSNH, log_sum_BNS               16,512     143: all but the mlp's down
+    full        nothing                              8,192     143 and attention
 
 OLMo3 normalises what a sub-layer gives, so that its backward pass needs the mlp's output, too: "out" keeps it.
 A ViT has a policy of its own. Its width is a third or a quarter, so a byte of it saves as little of the work; and there

@@ -149,59 +149,6 @@ def test_what_is_kept_for_the_backward_pass_changes_no_number(remat):
         np.testing.assert_allclose(other[name], g, atol=1e-6, err_msg=name)
 
 
-def operations(jaxpr):
-    """Names of all operations of a program, those of the programs within it included."""
-    for equation in jaxpr.eqns:
-        yield equation.primitive.name
-        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")):
-            inner = getattr(inner, "jaxpr", inner)
-            if hasattr(inner, "eqns"):
-                yield from operations(inner)
-
-
-@functools.cache
-def matmuls_and_loops(kind, part, remat):
-    """How many the gradient of the decoder or of the ViT has. A loop walks the tiles of attention."""
-    mesh = mesh_of(ONE)
-    with jax.set_mesh(mesh):
-        s, params, row = place(kind, mesh, rows(KINDS[kind]))
-        x_BSD = jnp.zeros((*row["tokens"].shape, s.config.llm.width), out_sharding=sharding.B_S_D)
-
-        def decode(p):
-            return s.model(p).hidden(x_BSD, row, dataclasses.replace(RUN, remat=remat)).sum()
-
-        def see(p):
-            return s.model(p).vit(row["crops"], jnp.float32, remat).sum()
-
-        program = jax.make_jaxpr(jax.grad({"llm": decode, "vit": see}[part]))(params)
-    names = list(operations(program.jaxpr))
-    return names.count("dot_general"), names.count("while")
-
-
-def done_again(kind, part, remat):
-    """(matmuls, loops) beyond those with everything kept."""
-    kept, again = (matmuls_and_loops(kind, part, policy) for policy in ("none", remat))
-    return again[0] - kept[0], again[1] - kept[1]
-
-
-@pytest.mark.parametrize(
-    ("remat", "qwen", "olmo", "vit"),
-    [
-        # Attention is a loop of two matmuls. Qwen's backward pass needs no output of the mlp, OLMo's normalises it.
-        ("full", (8, 1), (9, 1), 7),
-        ("attention", (6, 0), (7, 0), 5),
-        ("qkv", (3, 0), (4, 0), 2),
-        ("out", (2, 0), (2, 0), 1),
-        ("gate", (1, 0), (1, 0), 0),
-        ("dots", (0, 0), (0, 0), 0),
-    ],
-)
-def test_a_layer_does_again_what_its_policy_does_not_keep(remat, qwen, olmo, vit):
-    assert done_again("qwen3_tied", "llm", remat) == qwen
-    assert done_again("olmo3", "llm", remat) == olmo
-    assert done_again("qwen3_tied", "vit", remat)[0] == 2 * vit  # its stack runs in two pieces
-
-
 def test_dropout_has_two_rates_and_does_not_depend_on_the_mesh():
     batch = rows(KINDS["qwen3_tied"], batch=4)
     key = jax.random.key(3)
