@@ -17,7 +17,8 @@ TOO_BIG = 3  # exit status where the step does not fit the chips' memory
 
 _HELP = {
     "config": "Experiment file; keys after it: --config.mesh.fsdp=16.",
-    "topology": "Slice to compile for: v4, v5e, v5p, v6e or 7x and its size in chips, as v5p:4x4x4.",
+    "topology": "Slice to compile for: v4, v5e, v5p, v6e or 7x and its size in chips, as v5p:4x4x4; 2xv5p:4x4x4 are "
+    "two of them over DCN.",
     "out": "Folder for report.json and report.md; of a sweep for sweep.json.",
     "dump": "Folder for the compiled program: step.hlo.txt, memory.json, model_flops.json.",
     "sweep": "Look for the fastest mesh, remat policies and microbatches that fit; each trial is a compilation.",

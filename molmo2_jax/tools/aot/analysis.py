@@ -36,7 +36,8 @@ def analyse(c: TrainConfig, topology_name: str, dump: pathlib.Path | None = None
     if compiled.text:
         module = hlo.parse(compiled.text)
         coords = np.array([device.coords for device in program.mesh.devices.flat])
-        place = Place(program.mesh.axis_names, program.mesh.devices.shape, coords)
+        slices = len({getattr(device, "slice_index", 0) for device in devices})
+        place = Place(program.mesh.axis_names, program.mesh.devices.shape, coords, slices)
         schedule = Timer(module, one, place, load.trips, lambda i: kernels.cost(module, i, one)).schedule()
     if dump is not None:
         _dump(dump, compiled, load)

@@ -22,6 +22,8 @@ from molmo2_jax.tools.aot.hlo import Instruction, Module, size
 
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}")
 
+_BETWEEN = re.compile(r'_xla_host_transfer_rendezvous="([^"]*)".*_xla_megascale_transfer_type="([^"]*)"')
+
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 
 
@@ -32,6 +34,7 @@ class Place:
     axes: tuple[str, ...]
     shape: tuple[int, ...]
     coords: np.ndarray
+    slices: int = 1
 
     @property
     def torus(self) -> tuple[int, ...]:
@@ -67,6 +70,17 @@ def measure(module: Module, i: Instruction, place: Place, chip: Chip) -> Collect
     axes = mesh_axes(groups, place)
     moved = _bytes(module, kind, inner)
     return Collective(kind, axes, moved, _seconds(kind, moved, groups, _links(inner), place, chip))
+
+
+def between_slices(module: Module, i: Instruction, place: Place, chip: Chip) -> tuple[str, Collective] | None:
+    """(name shared with its recv, collective) of a `send` that crosses DCN; `data` alone is cut between slices."""
+    found = _BETWEEN.search(i.rest)
+    if i.opcode not in ("send", "recv") or found is None:
+        return None
+    kind = found[2].lower().replace("_", "-")
+    moved = size(module.instruction(i.operands[0]).type) if i.opcode == "send" else 0
+    times = 2 * (place.slices - 1) / place.slices if kind == "all-reduce" else 1
+    return found[1], Collective(f"{kind} over DCN", (place.axes[0],), moved, times * moved / chip.dcn)
 
 
 def _kind(opcode: str) -> str | None:

@@ -207,7 +207,7 @@ def _warnings(compiled: Compiled, schedule: Schedule | None) -> tuple[str, ...]:
     found = list(compiled.messages)
     if schedule is None:
         return tuple(found)
-    found += [f"{text}: counted once, the step takes longer than is said" for text in schedule.unknown]
+    found += [f"{text}: counted once, the step may take longer than is said" for text in schedule.unknown]
     for c in schedule.costs:
         if c.collective is not None and c.collective.kind != "reduce-scatter" and c.collective.bytes > LARGE_GATHER:
             found.append(

@@ -31,7 +31,7 @@ from molmo2_jax.tools.aot.hlo import Instruction, Module, size, trip_count
 # No work of their own: views, containers, numbers the program begins with.
 _FREE = {
     *("parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all", "partition-id", "replica-id"),
-    *("opt-barrier", "iota", "domain", "add-dependency"),
+    *("opt-barrier", "iota", "domain", "add-dependency", "send-done", "recv-done"),
 }
 _SMALL = 1 << 16  # bytes: scalars and index vectors between the fusions cost nothing that is seen
 
@@ -85,8 +85,8 @@ def _starts(i: Instruction) -> bool:
     return i.opcode.endswith("-start") or (i.opcode == "fusion" and i.name.startswith("async-collective-start"))
 
 
-def _ends(i: Instruction) -> bool:
-    return i.opcode.endswith("-done") or (i.opcode == "fusion" and i.name.startswith("async-collective-done"))
+def _ends_fusion(i: Instruction) -> bool:
+    return i.opcode == "fusion" and i.name.startswith("async-collective-done")
 
 
 class Timer:
@@ -142,26 +142,45 @@ class Timer:
 
     def _read(self, computation: str) -> tuple[_Line, ...]:
         """The lines of a computation on one clock, with what waits for what."""
-        now, busy_until, finish, lines = 0.0, collections.defaultdict(float), {}, []
-        pending: dict[str, _Line] = {}
+        now, busy_until, lines = 0.0, collections.defaultdict(float), []
+        under_way: dict[str, tuple[_Line, float]] = {}  # by the name its end knows: the transfer, and when it is done
+
+        def begin(name: str, line: _Line, channel: str) -> None:
+            busy_until[channel] = max(now, busy_until[channel]) + line.hidden
+            under_way[name] = line, busy_until[channel]
+
         for i in self._module.computations[computation]:
-            if _starts(i):
-                line, channel = self._started(i)
-                busy_until[channel] = max(now, busy_until[channel]) + line.hidden
-                finish[i.name], pending[i.name] = busy_until[channel], line
+            if crossing := collectives.between_slices(self._module, i, self._place, self._chip):
+                if i.opcode == "send":
+                    begin(crossing[0], _Line(i, hidden=crossing[1].seconds, collective=crossing[1]), "dcn")
                 continue
-            if _ends(i):
-                start = next(name for name in (*i.operands, i.name.replace("-done", "-start")) if name in pending)
-                line, wait = pending.pop(start), max(0.0, finish[start] - now)
+            if _starts(i):
+                begin(i.name, *self._started(i))
+                continue
+            if (name := self._ended(i, under_way)) is not None:
+                line, done = under_way.pop(name)
+                wait = max(0.0, done - now)
                 line = dataclasses.replace(line, seconds=wait, hidden=max(0.0, line.hidden - wait))
             else:
                 line = self._synchronous(i)
                 if line.collective is not None:  # the links may still be busy with one that was started
-                    start = max(now, busy_until["ici"])
-                    line = dataclasses.replace(line, seconds=line.seconds + start - now)
+                    line = dataclasses.replace(line, seconds=line.seconds + max(0.0, busy_until["ici"] - now))
             now += self._total(line)
             lines.append(line)
         return tuple(lines)
+
+    def _ended(self, i: Instruction, under_way: dict) -> str | None:
+        """The name of the transfer whose end `i` is; None where it is no end."""
+        if i.opcode == "recv-done":
+            start = self._module.instruction(i.operands[0])
+            crossing = collectives.between_slices(self._module, start, self._place, self._chip)
+            return None if crossing is None or crossing[0] not in under_way else crossing[0]
+        if not (i.opcode.endswith("-done") or _ends_fusion(i)) or i.opcode == "send-done":
+            return None
+        found = next((name for name in (*i.operands, i.name.replace("-done", "-start")) if name in under_way), None)
+        if found is None:
+            self._unknown[i.name] = f"unknown beginning of {i.name}"
+        return found
 
     def _started(self, i: Instruction) -> tuple[_Line, str]:
         """A transfer and the channel it needs; its whole time stands in `hidden` until its end is met."""

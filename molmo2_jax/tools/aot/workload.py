@@ -39,7 +39,7 @@ class Workload:
         """How often a loop runs whose end the program computes; None for one that is not known."""
         if any("ops/loss.py" in frame for frame in frames):
             return self.loss_chunks
-        if any("ops/blockwise_attention.py" in frame for frame in frames):
+        if any("ops/attention.py" in frame or "ops/blockwise_attention.py" in frame for frame in frames):
             return self.ring_tiles if "/cond/" in loop.op_name else self.attention_tiles
         return None
 

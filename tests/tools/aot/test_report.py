@@ -90,7 +90,7 @@ def test_warnings_name_what_nobody_asked_for():
     )
     assert r.warnings == (
         "[SPMD] Involuntary full rematerialization of %x",
-        "unknown trip count of while.3 (loss.py:f): counted once, the step takes longer than is said",
+        "unknown trip count of while.3 (loss.py:f): counted once, the step may take longer than is said",
         "all-gather of 2.00 GiB over data x fsdp, 3 times: g (f32[16])",
         "the compiler computes 1 values again to save memory: 0.250 s",
     )

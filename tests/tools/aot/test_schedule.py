@@ -1,5 +1,7 @@
 """Times of schedules: by hand, and of the programs that are kept as text."""
 
+import dataclasses
+
 import pytest
 
 from molmo2_jax.tools.aot.schedule import Timer
@@ -92,6 +94,22 @@ def test_a_second_transfer_waits_for_the_links():
     done = "%d{0} = f32[562500] all-gather-done(%s{0})"
     lines = ["%x = f32[281250] parameter(0)", line.format(1), line.format(2), done.format(1), done.format(2)]
     assert timed(programs.module("\n".join(lines))).exposed == pytest.approx(25 * MICROSECOND)
+
+
+@pytest.mark.parametrize("work", [0, 100])
+def test_what_crosses_between_slices_takes_the_network(work):
+    attributes = (
+        'frontend_attributes={_xla_host_transfer_rendezvous="psum_0",_xla_megascale_transfer_type="ALL_REDUCE"}'
+    )
+    lines = ["%x = f32[312500] parameter(0)", f"%s = (f32[312500], u32[]) send(%x, %t), {attributes}"]
+    lines += [f"%r = (f32[312500], u32[]) recv(%t), {attributes}", *(f"%f{n} = f32[8] {FUSION}" for n in range(work))]
+    lines += ["%sd = token[] send-done(%s)", "ROOT %rd = (f32[312500], u32[]) recv-done(%r)"]
+    place = dataclasses.replace(programs.SQUARE, slices=2)
+    s = Timer(programs.module("\n".join(lines), INNER), V5P, place, None, None).schedule()
+    (crossing,) = (c for c in s.costs if c.collective is not None)
+    assert (crossing.collective.kind, crossing.collective.axes) == ("all-reduce over DCN", ("data",))
+    assert s.exposed == pytest.approx((200 - work) * MICROSECOND)  # 1.25 MB at 6.25 GB/s
+    assert crossing.seconds + crossing.hidden == pytest.approx(200 * MICROSECOND)
 
 
 def test_a_kernel_takes_what_is_said_of_it():
