@@ -117,7 +117,8 @@ def records(**files: str) -> ConfigDict:
 
 def model(preset: str, **run) -> ConfigDict:
     """Keys of molmo2_jax/models/config.py: RunConfig."""
-    return ConfigDict({"preset": preset, "attention": "blockwise", "context": "all_gather"} | run)
+    alone = {"attention": "blockwise", "context": "all_gather", "token_order": "contiguous"}
+    return ConfigDict({"preset": preset} | alone | run)
 
 
 def init_from(**sources) -> ConfigDict:

@@ -108,6 +108,7 @@ def _settings(step: pathlib.Path, a: models.Molmo2Config) -> tuple[models.RunCon
         dtype,
         attention="blockwise",
         context="all_gather",
+        token_order="contiguous",
         remat="none",
         vit_remat="none",
         loss_chunk=1,

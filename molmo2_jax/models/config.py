@@ -170,6 +170,7 @@ class RunConfig:
     dtype: str  # compute dtype, "bfloat16" on TPUs; parameters are float32
     attention: str  # one of ops.attention.IMPLEMENTATIONS
     context: str  # a key of ops.attention.STRATEGIES: how attention crosses the mesh axis context
+    token_order: str  # one of data.token_order.TOKEN_ORDERS: which tokens of a row lie on which device along context
     remat: str  # a key of models.layers.REMAT: what a layer of the LLM keeps for the backward pass
     vit_remat: str  # the same of the ViT
     loss_chunk: int  # positions whose logits exist at a time, per device

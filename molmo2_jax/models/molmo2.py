@@ -45,7 +45,7 @@ class Molmo2(nnx.Module):
 
     def hidden(self, x_BSD: jax.Array, row: Row, run: RunConfig, dropout_key: jax.Array | None = None) -> jax.Array:
         """Final hidden states [B, S, D] of embedded rows; dropout where a key is given."""
-        vis = mask.row_visibility(row["visible_until"], row["image_group"])
+        vis = mask.row_visibility(row["visible_until"], row["image_group"], run.token_order)
 
         def attend(q, k, v, state):
             return attention(q, k, v, vis, implementation=run.attention, context=run.context), state

@@ -27,6 +27,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from molmo2_jax import sharding
+from molmo2_jax.data.token_order import row_index
+
 EMPTY, PARTIAL, FULL = 0, 1, 2  # classes of a tile: skip it, apply the mask, no mask needed
 
 _FAR = jnp.iinfo(jnp.int32).max
@@ -40,10 +43,19 @@ class Visibility(NamedTuple):
     group: jax.Array
 
 
-def row_visibility(visible_until_BS: jax.Array, image_group_BS: jax.Array) -> Visibility:
-    """Visibility of whole rows: `index` is the position in the row. int32[B, S] each."""
+def row_visibility(
+    visible_until_BS: jax.Array, image_group_BS: jax.Array, token_order: str = "contiguous"
+) -> Visibility:
+    """Visibility of whole rows, int32[B, S] each: `index` is the position in the row.
+
+    `token_order` is that of the rows on the mesh in use (data/token_order.py).
+    """
+    S = visible_until_BS.shape[1]
     index_BS = jax.lax.broadcasted_iota(jnp.int32, visible_until_BS.shape, 1)
     index_BS = index_BS + 0 * visible_until_BS  # takes the sharding of the row
+    if token_order != "contiguous":
+        ways = jax.sharding.get_abstract_mesh().shape[sharding.CONTEXT]
+        index_BS = row_index(token_order, index_BS, S, ways)
     return Visibility(index_BS, visible_until_BS, image_group_BS)
 
 

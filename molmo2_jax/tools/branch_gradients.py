@@ -67,6 +67,7 @@ def _kind(value: float, sees: bool) -> str:
 def gradient_tables(c: TrainConfig, rows: list[Mapping[str, np.ndarray]]) -> list[GradientTable]:
     """A table for each row, through the whole model of the config with random parameters."""
     mesh = sharding.make_mesh(c.mesh)
+    run = dataclasses.replace(c.model, token_order="contiguous")  # gradients are read by place
     with jax.set_mesh(mesh):
         s = parameters.structure(init_from.architecture(c.model.preset))
         model = s.model(parameters.init(s, c.seed))
@@ -74,9 +75,9 @@ def gradient_tables(c: TrainConfig, rows: list[Mapping[str, np.ndarray]]) -> lis
         @jax.jit
         def token_gradients(row):
             def loss(x_BSD):
-                return model.losses_of(x_BSD, row, c.model).cross_entropy
+                return model.losses_of(x_BSD, row, run).cross_entropy
 
-            return abs(jax.grad(loss)(model.embed(row, c.model))).max(-1)
+            return abs(jax.grad(loss)(model.embed(row, run))).max(-1)
 
         return [_table(row, lambda one: token_gradients(sharding.put_rows(one, mesh))) for row in rows]
 

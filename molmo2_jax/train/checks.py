@@ -8,6 +8,7 @@ import jax
 
 from molmo2_jax import sharding
 from molmo2_jax.data import schema
+from molmo2_jax.data.token_order import TOKEN_ORDERS, row_index
 from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.layers import REMAT
 from molmo2_jax.ops.attention import IMPLEMENTATIONS, STRATEGIES, check_supported
@@ -17,6 +18,7 @@ from molmo2_jax.train.config import TrainConfig
 CHOICES = {
     "model.attention": sorted(IMPLEMENTATIONS),
     "model.context": sorted(STRATEGIES),
+    "model.token_order": sorted(TOKEN_ORDERS),
     "model.remat": sorted(REMAT),
     "model.vit_remat": sorted(REMAT),
     "model.dtype": ["bfloat16", "float32"],
@@ -144,6 +146,7 @@ def check_fits(c: TrainConfig, a: Molmo2Config, mesh: jax.sharding.Mesh) -> None
                 f'model.attention = "pallas" wants head dims in steps of {LANES}, {a.name} has {a.llm.head_dim}: '
                 'use "blockwise"'
             )
+    row_index(c.model.token_order, 0, c.data.seq_len, mesh.shape[sharding.CONTEXT])  # raises where it cannot cut a row
     if c.data.vocab_size != a.llm.vocab:
         raise ValueError(f"data.vocab_size = {c.data.vocab_size}, but {a.name} embeds {a.llm.vocab} base tokens")
     if c.data.vision_shards != mesh.shape[sharding.CONTEXT]:

@@ -17,6 +17,7 @@ from molmo2_jax import sharding
 from molmo2_jax.data import loader as loading
 from molmo2_jax.data.counts import Counts
 from molmo2_jax.data.schema import FIELDS
+from molmo2_jax.data.token_order import arrange
 from molmo2_jax.hf.fetch import forget_copies
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
@@ -113,7 +114,8 @@ def _run(c: TrainConfig, workdir, architecture, mesh, data, checkpoints, state, 
                 say(f"step {number}: {failure}")
             counts = Counts.from_json(rows["counts"])
             stats = meter.batch(rows) | counts_as_stats(counts)
-            state, metrics = step(state, sharding.put_rows({name: rows[name] for name in FIELDS}, mesh))
+            rows = arrange({name: rows[name] for name in FIELDS}, c.model.token_order, mesh.shape[sharding.CONTEXT])
+            state, metrics = step(state, sharding.put_rows(rows, mesh))
             if pending is not None:
                 _report(c, writer, meter, *pending)
             pending = (number, metrics, stats)

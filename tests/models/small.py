@@ -16,6 +16,7 @@ RUN = RunConfig(
     dtype="float32",
     attention="blockwise",
     context="all_gather",
+    token_order="contiguous",
     remat="none",
     vit_remat="none",
     loss_chunk=32,

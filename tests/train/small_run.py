@@ -73,6 +73,7 @@ def config(**changes) -> TrainConfig:
             "dtype": "float32",
             "attention": "blockwise",
             "context": "all_gather",
+            "token_order": "contiguous",
             "remat": "none",
             "vit_remat": "none",
             "loss_chunk": 64,
