@@ -15,8 +15,14 @@ from jax.experimental import topologies
 from molmo2_jax.tools.aot.chips import CHIPS
 from molmo2_jax.train.config import ConfigError
 
-# TPU_SKIP_MDS_QUERY: no metadata server. ALLOW_MULTIPLE_LIBTPU_LOAD: a compile may run beside another.
-ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+# TPU_SKIP_MDS_QUERY: no metadata server, which would name host and slice; any will do, the topology says which is meant.
+# ALLOW_MULTIPLE_LIBTPU_LOAD: a compilation may run beside another.
+ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5p-8",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 
 
 def devices(topology: str) -> Sequence[jax.Device]:
