@@ -35,7 +35,7 @@ class Molmo2(nnx.Module):
             return x_BSD
 
         def see(x_BSD):
-            features_BCPD = self.vit(row["crops"], dtype, run.vit_remat)
+            features_BCPD = self.vit(row["crops"], dtype, remat=run.vit_remat, attention=run.attention)
             visual_BGD = self.connector(features_BCPD, row["pooling"])
             return add_visual_tokens(x_BSD, visual_BGD, row["visual_slots"])
 

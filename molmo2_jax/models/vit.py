@@ -10,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from molmo2_jax import sharding
 from molmo2_jax.models.config import VitConfig
 from molmo2_jax.models.layers import LayerNorm, Linear, param, run_stack, use
+from molmo2_jax.ops.crop_attention import crop_attention
 
 
 class Attention(nnx.Module):
@@ -37,24 +38,10 @@ class Attention(nnx.Module):
             stack=stack,
         )
 
-    def __call__(self, x_BCPD: jax.Array) -> jax.Array:
-        spec = sharding.B_C_P_N_H
-        # One crop at a time: all crops' 729 x 729 scores at once would be gigabytes.
-        attend = jax.shard_map(_attend_by_crop, in_specs=(spec, spec, spec), out_specs=spec, check_vma=False)
-        out_BCPNH = attend(*checkpoint_name((self.q(x_BCPD), self.k(x_BCPD), self.v(x_BCPD)), "qkv"))
-        return checkpoint_name(self.o(checkpoint_name(out_BCPNH, "attention")), "out")
-
-
-def _attend_by_crop(q_BCPNH, k_BCPNH, v_BCPNH):
-    @jax.checkpoint
-    def crop(qkv):
-        q, k, v = qkv
-        scores_NPQ = jnp.einsum("PNH,QNH->NPQ", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-        probs_NPQ = jax.nn.softmax(scores_NPQ, axis=-1).astype(v.dtype)
-        return jnp.einsum("NPQ,QNH->PNH", probs_NPQ, v)
-
-    flat = [x.reshape(-1, *x.shape[2:]) for x in (q_BCPNH, k_BCPNH, v_BCPNH)]
-    return jax.lax.map(crop, tuple(flat)).reshape(q_BCPNH.shape)
+    def __call__(self, x_BCPD: jax.Array, attention: str) -> jax.Array:
+        qkv = checkpoint_name((self.q(x_BCPD), self.k(x_BCPD), self.v(x_BCPD)), "qkv")
+        out_BCPNH = checkpoint_name(crop_attention(*qkv, implementation=attention), "attention")
+        return checkpoint_name(self.o(out_BCPNH), "out")
 
 
 class Block(nnx.Module):
@@ -85,8 +72,8 @@ class Block(nnx.Module):
             stack=stack,
         )
 
-    def __call__(self, x_BCPD: jax.Array) -> jax.Array:
-        x_BCPD = x_BCPD + self.attn(self.attn_norm(x_BCPD))
+    def __call__(self, x_BCPD: jax.Array, attention: str) -> jax.Array:
+        x_BCPD = x_BCPD + self.attn(self.attn_norm(x_BCPD), attention)
         up_BCPF = checkpoint_name(self.up(self.mlp_norm(x_BCPD)), "gate")
         return x_BCPD + self.down(jax.nn.gelu(up_BCPF, approximate=True))
 
@@ -108,16 +95,16 @@ class Vit(nnx.Module):
         self.positions = param(rngs, (c.patches, c.width), ("patch", "norm"), std=c.width**-0.5, stack=None)
         self.blocks = Block(c, rngs, c.layers)
 
-    def __call__(self, crops_BCPX: jax.Array, dtype: jnp.dtype, remat: str) -> jax.Array:
+    def __call__(self, crops_BCPX: jax.Array, dtype: jnp.dtype, *, remat: str, attention: str) -> jax.Array:
         pixels_BCPX = (crops_BCPX.astype(jnp.float32) / 127.5 - 1.0).astype(dtype)  # mean = std = 0.5
         x_BCPD = (self.patch(pixels_BCPX) + use(self.positions)).astype(dtype)
+
+        def step(block, x_BCPD, _):
+            return block(x_BCPD, attention), None
+
         # The stack is run in pieces that end at the wanted layers, so that nothing else outlives the forward pass.
         features, start = {}, 0
         for stop in sorted(layer + 1 for layer in self.config.feature_layers):
-            x_BCPD, _ = run_stack(self.blocks, _step, x_BCPD, None, remat, layers=slice(start, stop))
+            x_BCPD, _ = run_stack(self.blocks, step, x_BCPD, None, remat, layers=slice(start, stop))
             features[stop - 1], start = x_BCPD, stop
         return jnp.concatenate([features[layer] for layer in self.config.feature_layers], axis=-1)
-
-
-def _step(block, x_BCPD, _):
-    return block(x_BCPD), None

@@ -116,7 +116,9 @@ def test_features_are_added_to_the_token_embedding_where_the_slots_say():
         s, params, row = place("qwen3_tied", mesh, batch)
         model = s.model(params)
         added = np.asarray(model.embed(row, RUN) - model.llm.embed(row["tokens"], jnp.float32))
-        visual = np.asarray(model.connector(model.vit(row["crops"], jnp.float32, "none"), row["pooling"]))
+        visual = np.asarray(
+            model.connector(model.vit(row["crops"], jnp.float32, remat="none", attention="dense"), row["pooling"])
+        )
     np.testing.assert_allclose(added[:, 1:7], visual[:, :6], atol=1e-6)
     assert not added[:, 7:].any() and not added[:, 0].any()
 

@@ -42,7 +42,7 @@ def matmuls_and_loops(kind, part, remat):
             return s.model(p).hidden(x_BSD, row, dataclasses.replace(RUN, remat=remat)).sum()
 
         def see(p):
-            return s.model(p).vit(row["crops"], jnp.float32, remat).sum()
+            return s.model(p).vit(row["crops"], jnp.float32, remat=remat, attention="dense").sum()
 
         program = jax.make_jaxpr(jax.grad({"llm": decode, "vit": see}[part]))(s.abstract(ONE))
     names = list(operations(program.jaxpr))

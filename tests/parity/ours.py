@@ -65,7 +65,9 @@ def everything(s: Structure, params: parameters.Params, row) -> tuple[dict, jax.
             x = model.embed(row, RUN)
             sums = model.losses_of(x, row, RUN)
         # What `embed` computes in a branch of its own, from which nothing can be watched.
-        seen["features"] = model.vit(row["crops"], jax.numpy.dtype(RUN.dtype), RUN.vit_remat)
+        seen["features"] = model.vit(
+            row["crops"], jax.numpy.dtype(RUN.dtype), remat=RUN.vit_remat, attention=RUN.attention
+        )
         seen["visual"] = model.connector(seen["features"], row["pooling"])
         return (sums.cross_entropy + Z_LOSS * sums.z) / sums.weight, seen | {"embedded": x}
 

@@ -97,7 +97,7 @@ def test_a_base_language_model_gives_the_logits_it_gives_in_transformers(base, t
 
 
 def features(s: Structure, params: Params, row):
-    return s.model(params).vit(row["crops"], jnp.float32, "none")
+    return s.model(params).vit(row["crops"], jnp.float32, remat="none", attention="dense")
 
 
 @pytest.mark.parametrize("base", VITS)

@@ -6,7 +6,8 @@ COLLECTIVES = "collectives"
 
 # The first whose text is in one of the frames wins: a ViT layer also stands in models/layers.py.
 _SOURCES = (
-    ("models/vit.py:_attend", "ViT attention"),
+    ("ops/crop_attention.py", "ViT attention"),
+    ("ops/pallas_crop_attention.py", "ViT attention"),
     ("models/vit.py", "ViT"),
     ("models/connector.py", "connector"),
     ("ops/loss.py", "loss"),
