@@ -12,11 +12,16 @@ from molmo2_jax.models.config import VitConfig
 from molmo2_jax.models.layers import LayerNorm, Linear, param, run_stack, use
 from molmo2_jax.ops.crop_attention import crop_attention
 
+# Patches of a crop are padded to a multiple of a TPU's tile of bfloat16 rows, 729 to 736: else XLA stores crops inside
+# patches, and moves every array for the kernels that want whole crops.
+ROWS = 16
+
 
 class Attention(nnx.Module):
     """Full attention among the patches of one crop, softmax in float32."""
 
     def __init__(self, c: VitConfig, rngs, stack):
+        self.patches = c.patches
         project_in = functools.partial(
             Linear,
             rngs,
@@ -40,7 +45,7 @@ class Attention(nnx.Module):
 
     def __call__(self, x_BCPD: jax.Array, attention: str) -> jax.Array:
         qkv = checkpoint_name((self.q(x_BCPD), self.k(x_BCPD), self.v(x_BCPD)), "qkv")
-        out_BCPNH = checkpoint_name(crop_attention(*qkv, implementation=attention), "attention")
+        out_BCPNH = checkpoint_name(crop_attention(*qkv, patches=self.patches, implementation=attention), "attention")
         return checkpoint_name(self.o(out_BCPNH), "out")
 
 
@@ -98,6 +103,8 @@ class Vit(nnx.Module):
     def __call__(self, crops_BCPX: jax.Array, dtype: jnp.dtype, *, remat: str, attention: str) -> jax.Array:
         pixels_BCPX = (crops_BCPX.astype(jnp.float32) / 127.5 - 1.0).astype(dtype)  # mean = std = 0.5
         x_BCPD = (self.patch(pixels_BCPX) + use(self.positions)).astype(dtype)
+        patches = x_BCPD.shape[2]
+        x_BCPD = jnp.pad(x_BCPD, ((0, 0), (0, 0), (0, -patches % ROWS), (0, 0)))
 
         def step(block, x_BCPD, _):
             return block(x_BCPD, attention), None
@@ -107,4 +114,4 @@ class Vit(nnx.Module):
         for stop in sorted(layer + 1 for layer in self.config.feature_layers):
             x_BCPD, _ = run_stack(self.blocks, step, x_BCPD, None, remat, layers=slice(start, stop))
             features[stop - 1], start = x_BCPD, stop
-        return jnp.concatenate([features[layer] for layer in self.config.feature_layers], axis=-1)
+        return jnp.concatenate([features[layer][:, :, :patches] for layer in self.config.feature_layers], axis=-1)
