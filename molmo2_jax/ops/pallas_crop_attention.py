@@ -1,8 +1,8 @@
 """Full attention among the patches of a crop as TPU kernels (Pallas).
 
 A grid step holds a whole crop in VMEM, so softmax needs no running maximum and no list of tiles. Heads of 72 lie side
-by side in memory, [patches, 16 * 72]; XLA would move every array through HBM to pad them. The kernels move them to lanes
-of their own inside VMEM, and walk over the heads:
+by side in memory, [patches, 16 * 72]; XLA would move every array through HBM to pad them. The kernels move them to
+lanes of their own inside VMEM, and walk over the heads:
 
     crop   [736, 1152]    h0 h0 .. h1 h1 ..    ->    heads [16, 736, 128]    h0 h0 .. 0 0
                                                                              h1 h1 .. 0 0

@@ -8,8 +8,8 @@ them, for which the others wait:
     a step of a ring (it may skip)   a device that does not skip: all pairs
 
 and the half tiles that hang over the diagonal. The ViT's kernels visit all pairs of a crop's patches; heads of 72 fill
-little more than half of an MXU. A call's FLOPs are those of the tiles, its time FLOPs / (peak x share), with the share of
-the time in which the kernel's own static schedule keeps the MXUs busy (benchmarks/kernels_aot.py).
+little more than half of an MXU. A call's FLOPs are those of the tiles, its time FLOPs / (peak x share), with the share
+of the time in which the kernel's own static schedule keeps the MXUs busy (benchmarks/kernels_aot.py).
 """
 
 from molmo2_jax.ops.pallas_attention import BLOCKS
