@@ -47,8 +47,6 @@ B_S_N_H = P(ROWS, CONTEXT, TENSOR, None)
 B_S_F = P(ROWS, CONTEXT, TENSOR)
 # Crops and pooled tokens are cut into vision shards along `context`, as the sequence is.
 B_C_P_D = P(ROWS, CONTEXT, None, None)
-B_C_P_N_H = P(ROWS, CONTEXT, None, TENSOR, None)
-B_C_P_F = P(ROWS, CONTEXT, None, TENSOR)
 B_G_K = P(ROWS, CONTEXT, None)
 B_G_N_H = P(ROWS, CONTEXT, TENSOR, None)
 B_G_K_D = P(ROWS, CONTEXT, None, None)

@@ -12,9 +12,14 @@ from molmo2_jax.models.config import VitConfig
 from molmo2_jax.models.layers import LayerNorm, Linear, param, run_stack, use
 from molmo2_jax.ops.crop_attention import crop_attention
 
-# Patches of a crop are padded to a multiple of a TPU's tile of bfloat16 rows, 729 to 736: else XLA stores crops inside
-# patches, and moves every array for the kernels that want whole crops.
-ROWS = 16
+
+def padded(patches: int) -> int:
+    """Rows of a crop inside the ViT: a multiple of 16, the rows of a TPU's tile of bfloat16. 729 -> 736.
+
+    The rows of all crops are one dimension S of a matmul then. As two, or unpadded, XLA stores crops inside patches
+    and moves every array for the kernels that want whole crops.
+    """
+    return patches + -patches % 16
 
 
 class Attention(nnx.Module):
@@ -25,28 +30,30 @@ class Attention(nnx.Module):
         project_in = functools.partial(
             Linear,
             rngs,
-            "BCPD,DNH->BCPNH",
+            "BSD,DNH->BSNH",
             (c.width, c.heads, c.head_dim),
             ("vit_embed", "heads", "head_dim"),
-            sharding.B_C_P_N_H,
+            sharding.B_S_N_H,
             bias=("heads", "head_dim"),
             stack=stack,
         )
         self.q, self.k, self.v = project_in(), project_in(), project_in()
         self.o = Linear(
             rngs,
-            "BCPNH,NHD->BCPD",
+            "BSNH,NHD->BSD",
             (c.heads, c.head_dim, c.width),
             ("heads", "head_dim", "vit_embed"),
-            sharding.B_C_P_D,
+            sharding.B_S_D,
             bias=("norm",),
             stack=stack,
         )
 
-    def __call__(self, x_BCPD: jax.Array, attention: str) -> jax.Array:
-        qkv = checkpoint_name((self.q(x_BCPD), self.k(x_BCPD), self.v(x_BCPD)), "qkv")
-        out_BCPNH = checkpoint_name(crop_attention(*qkv, patches=self.patches, implementation=attention), "attention")
-        return checkpoint_name(self.o(out_BCPNH), "out")
+    def __call__(self, x_BSD: jax.Array, attention: str) -> jax.Array:
+        qkv = checkpoint_name((self.q(x_BSD), self.k(x_BSD), self.v(x_BSD)), "qkv")
+        out_BSNH = checkpoint_name(
+            crop_attention(*qkv, crop=padded(self.patches), patches=self.patches, implementation=attention), "attention"
+        )
+        return checkpoint_name(self.o(out_BSNH), "out")
 
 
 class Block(nnx.Module):
@@ -58,29 +65,29 @@ class Block(nnx.Module):
         self.mlp_norm = LayerNorm(rngs, c.width, c.norm_eps, stack=stack)
         self.up = Linear(
             rngs,
-            "BCPD,DF->BCPF",
+            "BSD,DF->BSF",
             (c.width, c.mlp),
             ("vit_embed", "mlp"),
-            sharding.B_C_P_F,
+            sharding.B_S_F,
             bias=("mlp",),
             std=c.width**-0.5,
             stack=stack,
         )
         self.down = Linear(
             rngs,
-            "BCPF,FD->BCPD",
+            "BSF,FD->BSD",
             (c.mlp, c.width),
             ("mlp", "vit_embed"),
-            sharding.B_C_P_D,
+            sharding.B_S_D,
             bias=("norm",),
             std=c.mlp**-0.5,
             stack=stack,
         )
 
-    def __call__(self, x_BCPD: jax.Array, attention: str) -> jax.Array:
-        x_BCPD = x_BCPD + self.attn(self.attn_norm(x_BCPD), attention)
-        up_BCPF = checkpoint_name(self.up(self.mlp_norm(x_BCPD)), "gate")
-        return x_BCPD + self.down(jax.nn.gelu(up_BCPF, approximate=True))
+    def __call__(self, x_BSD: jax.Array, attention: str) -> jax.Array:
+        x_BSD = x_BSD + self.attn(self.attn_norm(x_BSD), attention)
+        up_BSF = checkpoint_name(self.up(self.mlp_norm(x_BSD)), "gate")
+        return x_BSD + self.down(jax.nn.gelu(up_BSF, approximate=True))
 
 
 class Vit(nnx.Module):
@@ -103,15 +110,21 @@ class Vit(nnx.Module):
     def __call__(self, crops_BCPX: jax.Array, dtype: jnp.dtype, *, remat: str, attention: str) -> jax.Array:
         pixels_BCPX = (crops_BCPX.astype(jnp.float32) / 127.5 - 1.0).astype(dtype)  # mean = std = 0.5
         x_BCPD = (self.patch(pixels_BCPX) + use(self.positions)).astype(dtype)
-        patches = x_BCPD.shape[2]
-        x_BCPD = jnp.pad(x_BCPD, ((0, 0), (0, 0), (0, -patches % ROWS), (0, 0)))
+        B, C, patches, D = x_BCPD.shape
+        crop = padded(patches)
+        x_BCPD = jnp.pad(x_BCPD, ((0, 0), (0, 0), (0, crop - patches), (0, 0)))
+        x_BSD = x_BCPD.reshape(B, C * crop, D, out_sharding=sharding.B_S_D)
 
-        def step(block, x_BCPD, _):
-            return block(x_BCPD, attention), None
+        def step(block, x_BSD, _):
+            return block(x_BSD, attention), None
 
         # The stack is run in pieces that end at the wanted layers, so that nothing else outlives the forward pass.
         features, start = {}, 0
         for stop in sorted(layer + 1 for layer in self.config.feature_layers):
-            x_BCPD, _ = run_stack(self.blocks, step, x_BCPD, None, remat, layers=slice(start, stop))
-            features[stop - 1], start = x_BCPD, stop
-        return jnp.concatenate([features[layer][:, :, :patches] for layer in self.config.feature_layers], axis=-1)
+            x_BSD, _ = run_stack(self.blocks, step, x_BSD, None, remat, layers=slice(start, stop))
+            features[stop - 1], start = x_BSD, stop
+        wanted = [
+            features[layer].reshape(B, C, crop, D, out_sharding=sharding.B_C_P_D)
+            for layer in self.config.feature_layers
+        ]
+        return jnp.concatenate([x_BCPD[:, :, :patches] for x_BCPD in wanted], axis=-1)

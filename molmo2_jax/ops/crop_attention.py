@@ -1,4 +1,4 @@
-"""Full attention among the patches of each crop, over the mesh: crops over `context`, heads over `tensor`.
+"""Full attention among the patches of each crop, over the mesh: rows over `context`, heads over `tensor`.
 
 "pallas" takes the TPU kernels; any other implementation goes crop by crop in plain JAX, since the 729 x 729 scores of
 all crops at once would be gigabytes.
@@ -15,20 +15,26 @@ from molmo2_jax.ops import pallas_crop_attention
 
 
 def crop_attention(
-    q_BCPNH: jax.Array, k_BCPNH: jax.Array, v_BCPNH: jax.Array, *, patches: int, implementation: str
+    q_BSNH: jax.Array, k_BSNH: jax.Array, v_BSNH: jax.Array, *, crop: int, patches: int, implementation: str
 ) -> jax.Array:
-    """[B, C, P, N, H] softmax attention, scale 1/sqrt(H), softmax in float32.
+    """[B, S, N, H] softmax attention, scale 1/sqrt(H), softmax in float32.
 
     Args:
-      patches: of a crop; what lies behind them in P is padding, which is not seen.
+      crop: rows of S that a crop has.
+      patches: of a crop; what lies behind them is padding, which is not seen.
       implementation: as in ops/attention.py.
     """
-    local = functools.partial(_by_kernel if implementation == "pallas" else _by_crop, patches)
-    spec = sharding.B_C_P_N_H
-    return jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(q_BCPNH, k_BCPNH, v_BCPNH)
+    attend = functools.partial(_kernel if implementation == "pallas" else _by_crop, patches)
+
+    def local(*qkv):
+        crops = [x.reshape(-1, crop, *x.shape[2:]) for x in qkv]
+        return attend(*crops).reshape(qkv[0].shape)
+
+    spec = sharding.B_S_N_H
+    return jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(q_BSNH, k_BSNH, v_BSNH)
 
 
-def _by_crop(patches, q_BCPNH, k_BCPNH, v_BCPNH):
+def _by_crop(patches, q_CPNH, k_CPNH, v_CPNH):
     @jax.checkpoint
     def crop(qkv):
         q, k, v = qkv
@@ -37,13 +43,7 @@ def _by_crop(patches, q_BCPNH, k_BCPNH, v_BCPNH):
         probs_NPQ = jax.nn.softmax(scores_NPQ, axis=-1, where=seen_Q).astype(v.dtype)
         return jnp.einsum("NPQ,QNH->PNH", probs_NPQ, v)
 
-    flat = [x.reshape(-1, *x.shape[2:]) for x in (q_BCPNH, k_BCPNH, v_BCPNH)]
-    return jax.lax.map(crop, tuple(flat)).reshape(q_BCPNH.shape)
-
-
-def _by_kernel(patches, q_BCPNH, k_BCPNH, v_BCPNH):
-    flat = [x.reshape(-1, *x.shape[2:]) for x in (q_BCPNH, k_BCPNH, v_BCPNH)]
-    return _kernel(patches, *flat).reshape(q_BCPNH.shape)
+    return jax.lax.map(crop, (q_CPNH, k_CPNH, v_CPNH))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
