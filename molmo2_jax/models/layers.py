@@ -25,6 +25,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import PartitionSpec as P
 
 from molmo2_jax import sharding
@@ -70,8 +71,17 @@ class Linear(nnx.Module):
         self.b = None if bias is None else param(rngs, shape[-len(bias) :], bias, std=0.0, stack=stack)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = project(self.equation, x, self.w[...], self.w.axes, self.out)
+        y = in_order(project(self.equation, x, self.w[...], self.w.axes, self.out))
         return y if self.b is None else (y.astype(jnp.float32) + use(self.b)).astype(x.dtype)
+
+
+def in_order(x: jax.Array) -> jax.Array:
+    """`x` stored as its shape says, the last dimension fastest; its gradient, too.
+
+    Left alone, XLA:TPU stores activations transposed where a weight's gradient likes it, and then copies them for the
+    attention kernels and the saved residuals.
+    """
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 def use(p: nnx.Param) -> jax.Array:
@@ -109,16 +119,10 @@ class LayerNorm(nnx.Module):
 
 
 def dropout(x_BSD: jax.Array, key: jax.Array, rate_BS: jax.Array) -> jax.Array:
-    """Inverted dropout with a rate for each token, in steps of 2^-16. Draws do not depend on the mesh.
-
-    32 random bits decide on two values, one in each half of D.
-    """
-    dropped_BS1 = jnp.round(rate_BS * 65536).astype(jnp.uint32)[..., None]  # of 65,536 draws
-    keep_BS1 = 1.0 - dropped_BS1 / 65536
-    B, S, D = x_BSD.shape
+    """Inverted dropout with a rate for each token. Draws do not depend on the mesh."""
+    keep_BS1 = 1.0 - rate_BS[..., None]
     spec: P = jax.typeof(x_BSD).sharding.spec
-    bits = jax.random.bits(key, (B, S, D // 2), jnp.uint32, out_sharding=spec)
-    kept_BSD = jnp.concatenate([bits & 0xFFFF, bits >> 16], -1) >= dropped_BS1
+    kept_BSD = jax.random.uniform(key, x_BSD.shape, out_sharding=spec) < keep_BS1
     # Drawn once and kept as bits: XLA would draw anew inside each matmul that reads or writes x, at half its speed.
     kept_BSD = jax.lax.optimization_barrier(kept_BSD)
     return jnp.where(kept_BSD, x_BSD / keep_BS1, 0.0).astype(x_BSD.dtype)
@@ -141,7 +145,8 @@ def run_stack(blocks: nnx.Module, step: Callable, carry, xs, remat: str, *, laye
 
     def body(carry, layer):
         layer_params, x = layer
-        return step(nnx.merge(graph, layer_params), carry, x)
+        carry, y = step(nnx.merge(graph, layer_params), carry, x)
+        return jax.tree.map(in_order, carry), y
 
     if REMAT[remat] is not None:
         body = jax.checkpoint(body, policy=REMAT[remat], prevent_cse=False)
