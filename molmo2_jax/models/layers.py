@@ -25,7 +25,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import PartitionSpec as P
 
 from molmo2_jax import sharding
@@ -71,17 +70,8 @@ class Linear(nnx.Module):
         self.b = None if bias is None else param(rngs, shape[-len(bias) :], bias, std=0.0, stack=stack)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = in_order(project(self.equation, x, self.w[...], self.w.axes, self.out))
+        y = project(self.equation, x, self.w[...], self.w.axes, self.out)
         return y if self.b is None else (y.astype(jnp.float32) + use(self.b)).astype(x.dtype)
-
-
-def in_order(x: jax.Array) -> jax.Array:
-    """`x` stored as its shape says, the last dimension fastest; its gradient, too.
-
-    Left alone, XLA:TPU stores activations transposed where a weight's gradient likes it, and then copies them for the
-    attention kernels and the saved residuals.
-    """
-    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 
 def use(p: nnx.Param) -> jax.Array:
@@ -145,8 +135,7 @@ def run_stack(blocks: nnx.Module, step: Callable, carry, xs, remat: str, *, laye
 
     def body(carry, layer):
         layer_params, x = layer
-        carry, y = step(nnx.merge(graph, layer_params), carry, x)
-        return jax.tree.map(in_order, carry), y
+        return step(nnx.merge(graph, layer_params), carry, x)
 
     if REMAT[remat] is not None:
         body = jax.checkpoint(body, policy=REMAT[remat], prevent_cse=False)

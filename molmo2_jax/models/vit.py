@@ -11,6 +11,7 @@ from molmo2_jax import sharding
 from molmo2_jax.models.config import VitConfig
 from molmo2_jax.models.layers import LayerNorm, Linear, param, run_stack, use
 from molmo2_jax.ops.crop_attention import crop_attention
+from molmo2_jax.ops.linear import project
 
 
 def padded(patches: int) -> int:
@@ -49,11 +50,22 @@ class Attention(nnx.Module):
         )
 
     def __call__(self, x_BSD: jax.Array, attention: str) -> jax.Array:
-        qkv = checkpoint_name((self.q(x_BSD), self.k(x_BSD), self.v(x_BSD)), "qkv")
-        out_BSNH = checkpoint_name(
-            crop_attention(*qkv, crop=padded(self.patches), patches=self.patches, implementation=attention), "attention"
-        )
-        return checkpoint_name(self.o(out_BSNH), "out")
+        qkv = checkpoint_name(tuple(_project_heads(linear, x_BSD) for linear in (self.q, self.k, self.v)), "qkv")
+        heads = {"heads": self.q.w.shape[1], "crop": padded(self.patches), "patches": self.patches}
+        out_BSF = checkpoint_name(crop_attention(*qkv, **heads, implementation=attention), "attention")
+        w_NHD = self.o.w[...]
+        w_FD = w_NHD.reshape(-1, w_NHD.shape[-1], out_sharding=sharding.stored(("heads", "vit_embed"), 2))
+        y_BSD = project("BSF,FD->BSD", out_BSF, w_FD, ("heads", "vit_embed"), sharding.B_S_D)
+        return checkpoint_name((y_BSD.astype(jnp.float32) + use(self.o.b)).astype(x_BSD.dtype), "out")
+
+
+def _project_heads(linear: Linear, x_BSD: jax.Array) -> jax.Array:
+    """[B, S, F], heads side by side. Split into 16 heads of 72, XLA would pad and move the result before attention."""
+    w_DNH, b_NH = linear.w[...], use(linear.b)
+    w_DF = w_DNH.reshape(w_DNH.shape[0], -1, out_sharding=sharding.stored(("vit_embed", "heads"), 2))
+    y_BSF = project("BSD,DF->BSF", x_BSD, w_DF, ("vit_embed", "heads"), sharding.B_S_F)
+    b_F = b_NH.reshape(-1, out_sharding=sharding.gathered(("heads",)))
+    return (y_BSF.astype(jnp.float32) + b_F).astype(x_BSD.dtype)
 
 
 class Block(nnx.Module):

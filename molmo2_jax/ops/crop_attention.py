@@ -15,49 +15,55 @@ from molmo2_jax.ops import pallas_crop_attention
 
 
 def crop_attention(
-    q_BSNH: jax.Array, k_BSNH: jax.Array, v_BSNH: jax.Array, *, crop: int, patches: int, implementation: str
+    q_BSF: jax.Array,
+    k_BSF: jax.Array,
+    v_BSF: jax.Array,
+    *,
+    heads: int,
+    crop: int,
+    patches: int,
+    implementation: str,
 ) -> jax.Array:
-    """[B, S, N, H] softmax attention, scale 1/sqrt(H), softmax in float32.
+    """[B, S, F] softmax attention of `heads` heads that lie side by side in F, scale 1/sqrt(H), softmax in float32.
 
     Args:
       crop: rows of S that a crop has.
       patches: of a crop; what lies behind them is padding, which is not seen.
       implementation: as in ops/attention.py.
     """
-    attend = functools.partial(_kernel if implementation == "pallas" else _by_crop, patches)
+    attend = functools.partial(_kernel if implementation == "pallas" else _by_crop, q_BSF.shape[-1] // heads, patches)
 
     def local(*qkv):
-        crops = [x.reshape(-1, crop, *x.shape[2:]) for x in qkv]
-        return attend(*crops).reshape(qkv[0].shape)
+        return attend(*(x.reshape(-1, crop, x.shape[-1]) for x in qkv)).reshape(qkv[0].shape)
 
-    spec = sharding.B_S_N_H
-    return jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(q_BSNH, k_BSNH, v_BSNH)
+    spec = sharding.B_S_F
+    return jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(q_BSF, k_BSF, v_BSF)
 
 
-def _by_crop(patches, q_CPNH, k_CPNH, v_CPNH):
+def _by_crop(head_dim, patches, q_CPF, k_CPF, v_CPF):
     @jax.checkpoint
     def crop(qkv):
-        q, k, v = qkv
-        scores_NPQ = jnp.einsum("PNH,QNH->NPQ", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+        q, k, v = (x.reshape(x.shape[0], -1, head_dim) for x in qkv)
+        scores_NPQ = jnp.einsum("PNH,QNH->NPQ", q, k, preferred_element_type=jnp.float32) * head_dim**-0.5
         seen_Q = jnp.arange(k.shape[0]) < patches
         probs_NPQ = jax.nn.softmax(scores_NPQ, axis=-1, where=seen_Q).astype(v.dtype)
-        return jnp.einsum("NPQ,QNH->PNH", probs_NPQ, v)
+        return jnp.einsum("NPQ,QNH->PNH", probs_NPQ, v).reshape(qkv[0].shape)
 
-    return jax.lax.map(crop, (q_CPNH, k_CPNH, v_CPNH))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _kernel(patches, q, k, v):
-    return _forward(patches, q, k, v)[0]
+    return jax.lax.map(crop, (q_CPF, k_CPF, v_CPF))
 
 
-def _forward(patches, q, k, v):
-    out, log_sum = checkpoint_name(pallas_crop_attention.forward(q, k, v, patches), "attention")  # models.layers.REMAT
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _kernel(head_dim, patches, q, k, v):
+    return _forward(head_dim, patches, q, k, v)[0]
+
+
+def _forward(head_dim, patches, q, k, v):
+    out, log_sum = checkpoint_name(pallas_crop_attention.forward(q, k, v, head_dim, patches), "attention")
     return out, (q, k, v, out, log_sum)
 
 
-def _backward(patches, residuals, d_out):
-    return pallas_crop_attention.backward(*residuals, d_out, patches)
+def _backward(head_dim, patches, residuals, d_out):
+    return pallas_crop_attention.backward(*residuals, d_out, head_dim, patches)
 
 
 _kernel.defvjp(_forward, _backward)

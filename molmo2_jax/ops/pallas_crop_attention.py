@@ -25,47 +25,49 @@ _NEGATIVE = -1e30
 _LOG2_E = math.log2(math.e)
 
 
-def forward(q_CPNH: jax.Array, k_CPNH: jax.Array, v_CPNH: jax.Array, patches: int) -> tuple[jax.Array, jax.Array]:
-    """Softmax attention within each crop, scale 1/sqrt(H): (out [C, P, N, H] in q's dtype, float32[C, N, P] log sums).
+def forward(
+    q_CPF: jax.Array, k_CPF: jax.Array, v_CPF: jax.Array, head_dim: int, patches: int
+) -> tuple[jax.Array, jax.Array]:
+    """Softmax attention within each crop, scale 1/sqrt(H): (out [C, P, F] in q's dtype, float32[C, N, P] log sums).
 
     Args:
+      head_dim: H; F is N heads side by side.
       patches: of a crop; what lies behind them is padding, which is not seen. P is a multiple of 16.
 
     The log sums are in base 2, for `backward`.
     """
-    C, P, N, H = q_CPNH.shape
+    C, P, F = q_CPF.shape
+    N = F // head_dim
     sums = jax.ShapeDtypeStruct((C, N, P), jnp.float32)
-    out, log_sum = _call(
-        functools.partial(_forward_kernel, patches, H),
+    return _call(
+        functools.partial(_forward_kernel, patches, head_dim),
         "crops_forward",
-        (_scaled(q_CPNH), *(x.reshape(C, P, -1) for x in (k_CPNH, v_CPNH))),
-        (jax.ShapeDtypeStruct((C, P, N * H), q_CPNH.dtype), sums),
-        [pltpu.VMEM((N, P, H + -H % LANES), x.dtype) for x in (q_CPNH, k_CPNH, v_CPNH, q_CPNH)],
+        (_scaled(q_CPF, head_dim), k_CPF, v_CPF),
+        (jax.ShapeDtypeStruct(q_CPF.shape, q_CPF.dtype), sums),
+        [pltpu.VMEM((N, P, head_dim + -head_dim % LANES), x.dtype) for x in (q_CPF, k_CPF, v_CPF, q_CPF)],
     )
-    return out.reshape(q_CPNH.shape), log_sum
 
 
 def backward(
-    q_CPNH, k_CPNH, v_CPNH, out_CPNH, log_sum, d_out_CPNH, patches: int
+    q_CPF, k_CPF, v_CPF, out_CPF, log_sum_CNP, d_out_CPF, head_dim: int, patches: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Gradients of queries, keys and values in their dtypes."""
-    C, P, N, H = q_CPNH.shape
-    delta = jnp.einsum("CPNH,CPNH->CNP", d_out_CPNH, out_CPNH, preferred_element_type=jnp.float32)
-    k, v, d_out = (x.reshape(C, P, -1) for x in (k_CPNH, v_CPNH, d_out_CPNH.astype(q_CPNH.dtype)))
-    grads = _call(
-        functools.partial(_backward_kernel, patches, H),
+    _, P, F = q_CPF.shape
+    N = F // head_dim
+    operands = (_scaled(q_CPF, head_dim), k_CPF, v_CPF, out_CPF, d_out_CPF.astype(q_CPF.dtype))
+    wide = [pltpu.VMEM((N, P, head_dim + -head_dim % LANES), x.dtype) for x in (*operands, *operands[:3])]
+    return _call(
+        functools.partial(_backward_kernel, patches, head_dim),
         "crops_backward",
-        (_scaled(q_CPNH), k, v, d_out, log_sum, delta),
-        tuple(jax.ShapeDtypeStruct((C, P, N * H), x.dtype) for x in (q_CPNH, k, v)),
-        [pltpu.VMEM((N, P, H + -H % LANES), x.dtype) for x in (q_CPNH, k, v, d_out, q_CPNH, k, v)],
+        (*operands, log_sum_CNP),
+        tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands[:3]),
+        wide,
     )
-    return tuple(x.reshape(q_CPNH.shape) for x in grads)
 
 
-def _scaled(q_CPNH: jax.Array) -> jax.Array:
-    """Queries times log2(e)/sqrt(H), rounded once more to their dtype: [C, P, N*H]."""
-    C, P, _, H = q_CPNH.shape
-    return (q_CPNH.astype(jnp.float32) * (_LOG2_E * H**-0.5)).astype(q_CPNH.dtype).reshape(C, P, -1)
+def _scaled(q: jax.Array, head_dim: int) -> jax.Array:
+    """Queries times log2(e)/sqrt(H), rounded once more to their dtype."""
+    return (q.astype(jnp.float32) * (_LOG2_E * head_dim**-0.5)).astype(q.dtype)
 
 
 def _call(kernel, name, operands, results, scratch):
@@ -135,15 +137,14 @@ def _forward_kernel(patches, width, q, k, v, out, log_sum, q_heads, k_heads, v_h
     _join(out_heads, out, width)
 
 
-def _backward_kernel(
-    patches, width, q, k, v, d_out, log_sum, delta, dq, dk, dv, q_heads, k_heads, v_heads, d_heads, *gradients
-):
-    for crop, heads in ((q, q_heads), (k, k_heads), (v, v_heads), (d_out, d_heads)):
+def _backward_kernel(patches, width, q, k, v, out, d_out, log_sum, dq, dk, dv, *scratch):
+    q_heads, k_heads, v_heads, out_heads, d_heads, dq_heads, dk_heads, dv_heads = scratch
+    for crop, heads in ((q, q_heads), (k, k_heads), (v, v_heads), (out, out_heads), (d_out, d_heads)):
         _split(crop, heads, width)
-    dq_heads, dk_heads, dv_heads = gradients
 
     def head(h):
         q_, d_out_, parts = q_heads[h], d_heads[h], []
+        delta = (d_out_.astype(jnp.float32) * out_heads[h].astype(jnp.float32)).sum(-1, keepdims=True).T
         for keys in _pieces(k.shape[1]):
             k_ = k_heads[h, keys]
             probs = jnp.exp2(_dot(k_, q_, 1, 1) - log_sum[0, pl.ds(h, 1), :])
@@ -151,8 +152,7 @@ def _backward_kernel(
                 key = jax.lax.broadcasted_iota(jnp.int32, probs.shape, 0)
                 probs = jnp.where(key < patches - keys.start, probs, 0.0)
             dv_heads[h, keys] = _dot(probs.astype(d_out_.dtype), d_out_, 1, 0).astype(dv.dtype)
-            d_probs = _dot(v_heads[h, keys], d_out_, 1, 1)
-            d_scores = (probs * (d_probs - delta[0, pl.ds(h, 1), :])).astype(q_.dtype)
+            d_scores = (probs * (_dot(v_heads[h, keys], d_out_, 1, 1) - delta)).astype(q_.dtype)
             # `q` holds scale and log2(e): keys want the one alone, queries have had neither.
             dk_heads[h, keys] = (_dot(d_scores, q_, 1, 0) * (1 / _LOG2_E)).astype(dk.dtype)
             parts.append(_dot(d_scores, k_, 0, 0))

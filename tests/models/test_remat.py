@@ -109,4 +109,7 @@ def test_a_layer_of_8b_keeps_the_bytes_of_the_table(remat, llm, vit):
     x_BSD = jax.ShapeDtypeStruct((1, S, c.width), jnp.bfloat16, sharding=jax.NamedSharding(ONE, sharding.B_S_D))
     crops = jax.ShapeDtypeStruct((1, 1, 729, 588), jnp.uint8, sharding=jax.NamedSharding(ONE, sharding.B_C_P_D))
     assert kept(lambda: Llm(c, nnx.Rngs(0)), x_BSD, decode, S) == llm
-    assert kept(lambda: Vit(v, nnx.Rngs(0)), crops, lambda m, x: m(x, jnp.bfloat16, remat), 729) == vit
+    assert (
+        kept(lambda: Vit(v, nnx.Rngs(0)), crops, lambda m, x: m(x, jnp.bfloat16, remat=remat, attention="dense"), 736)
+        == vit
+    )

@@ -13,14 +13,13 @@ PATCHES = 293  # of 304, which is two pieces of the kernels
 REAL = np.arange(608) % 304 < PATCHES
 
 
-def run(implementation, q, k, v, d_out):
+def run(implementation, heads, q, k, v, d_out):
     """(out, dq, dk, dv) on one device."""
     mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
+    sizes = {"heads": heads, "crop": 304, "patches": PATCHES}
     with jax.set_mesh(mesh):
-        placed = [jax.device_put(x, jax.NamedSharding(mesh, sharding.B_S_N_H)) for x in (q, k, v, d_out)]
-        out, pull = jax.vjp(
-            lambda *qkv: crop_attention(*qkv, crop=304, patches=PATCHES, implementation=implementation), *placed[:3]
-        )
+        placed = [jax.device_put(x, jax.NamedSharding(mesh, sharding.B_S_F)) for x in (q, k, v, d_out)]
+        out, pull = jax.vjp(lambda *qkv: crop_attention(*qkv, **sizes, implementation=implementation), *placed[:3])
         return [np.asarray(x, np.float32) for x in (out, *pull(placed[3]))]
 
 
@@ -28,10 +27,10 @@ def run(implementation, q, k, v, d_out):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.03)])
 def test_kernels_give_what_plain_jax_gives(heads, dtype, tolerance):
     rng = np.random.default_rng(0)
-    arrays = [jnp.asarray(rng.normal(size=(1, 608, heads, 72)), dtype) for _ in range(4)]
+    arrays = [jnp.asarray(rng.normal(size=(1, 608, heads * 72)), dtype) for _ in range(4)]
     arrays[3] = arrays[3].at[:, ~REAL].set(0)  # padding has no gradient
     with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(detect_races=True)):
-        got = run("pallas", *arrays)
-    got, want = ([x[:, REAL] for x in run_] for run_ in (got, run("dense", *arrays)))
+        got = run("pallas", heads, *arrays)
+    got, want = ([x[:, REAL] for x in run_] for run_ in (got, run("dense", heads, *arrays)))
     for name, a, b in zip(("out", "dq", "dk", "dv"), got, want, strict=True):
         assert np.abs(a - b).max() <= tolerance * np.abs(b).max(), name
