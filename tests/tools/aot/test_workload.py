@@ -55,19 +55,37 @@ def test_loops_run_as_often_as_a_device_has_work():
     assert load.tokens == 128 * 16_384 and load.flops == {
         part: 128 * flops for part, flops in flops_by_part(EIGHT_B, full_row(STAGE2)).items()
     }
-    fewer = workload(config(mesh=(1, 16, 4, 1), microbatches=2), EIGHT_B, STAGE2)
-    assert fewer.loss_chunks == 6  # four rows in two parts
 
 
 @pytest.mark.parametrize(
-    ("context", "tiles"),
-    [("all_gather", 16 * 64 - 16 * 15 // 2), ("ring", 16 * 17 // 2), ("ulysses", 64 * 65 // 2)],
+    ("order", "chunks"),
+    [
+        ("contiguous", 4),
+        ("zigzag", 2),
+    ],  # the last of four devices has 4,096 tokens with loss, or the last chunk's 2,048
 )
-def test_the_device_with_most_tiles_counts(context, tiles):
+def test_the_device_with_most_targets_counts(order, chunks):
+    c = config(mesh=(1, 16, 4, 1), microbatches=8)  # a row a device
+    load = workload(dataclasses.replace(c, model=dataclasses.replace(c.model, token_order=order)), EIGHT_B, STAGE2)
+    assert load.loss_chunks == chunks
+
+
+@pytest.mark.parametrize(
+    ("context", "order", "tiles", "ring"),
+    [
+        ("all_gather", "contiguous", 16 * 64 - 16 * 15 // 2, None),
+        ("all_gather", "zigzag", 16 * 64 // 2 + 8, None),
+        ("ring", "contiguous", 16 * 17 // 2, 16 * 16),
+        ("ring", "zigzag", 16 * 17 // 2, 16 * 16 // 2),
+        ("ulysses", "contiguous", 64 * 65 // 2, None),
+    ],
+)
+def test_the_device_with_most_tiles_counts(context, order, tiles, ring):
     c = config(mesh=(1, 16, 4, 1), microbatches=8)  # a row a device, 16 of its 64 blocks of tokens
-    load = workload(dataclasses.replace(c, model=dataclasses.replace(c.model, context=context)), EIGHT_B, STAGE2)
+    run = dataclasses.replace(c.model, context=context, token_order=order)
+    load = workload(dataclasses.replace(c, model=run), EIGHT_B, STAGE2)
     assert load.attention_tiles == tiles
-    assert context != "ring" or load.ring_tiles == 16 * 16
+    assert ring is None or load.ring_tiles == ring
 
 
 def test_loops_are_known_by_their_source():
