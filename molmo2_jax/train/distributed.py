@@ -34,10 +34,10 @@ ADDRESS, NUMBER, INDEX = PLAIN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES"
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
 POLL = 0.5  # seconds between looks at what the others say
-ANSWER = 10  # seconds that the first process waits for the others to have heard of an error
+ANSWER = 10  # seconds that the first process waits for the others to leave after an error
 GATHER = 600  # seconds to wait for what another process has to tell: it may be reading a slow disk
 
-STOPPED, HEARD, TOLD = "molmo2/stopped/", "molmo2/heard/", "molmo2/told/"  # folders of the key-value store
+STOPPED, LEFT, TOLD = "molmo2/stopped/", "molmo2/left/", "molmo2/told/"  # folders of the key-value store
 
 
 def start() -> None:
@@ -71,9 +71,7 @@ def _check(plain: dict[str, str]) -> tuple[str, int, int]:
     """Address, number of processes and index of this one."""
     missing = [name for name in PLAIN if name not in plain]
     if missing:
-        raise ConfigError(
-            f"{', '.join(plain)} set, but not {', '.join(missing)}: several processes need all of {PLAIN}"
-        )
+        raise ConfigError(f"{', '.join(plain)} is set, but not {', '.join(missing)}: several processes need all three")
     for name in (NUMBER, INDEX):
         if not plain[name].isdecimal():
             raise ConfigError(f"{name} = {plain[name]!r} is no number")
@@ -147,18 +145,15 @@ def together() -> Iterator[None]:
     if not jax.distributed.is_initialized():
         yield
         return
-    client, index = runtime.global_state.client, jax.process_index()
-    done = threading.Event()
+    client, done = runtime.global_state.client, threading.Event()
     watch = threading.Thread(target=_watch, args=(client, done), name="watch", daemon=True)
     watch.start()
     try:
         yield
     except BaseException as error:
-        # Called first at the end, when the error has been printed: what jax does there would wait for the others.
-        atexit.register(_exit)
-        client.key_value_set(f"{STOPPED}{index}", f"{type(error).__name__}: {error}")
-        if index == 0:
-            _wait_until_heard(client)
+        # Registered last, so called first at the end, when the error has been printed: jax would wait for the others.
+        atexit.register(_leave, client)
+        client.key_value_set(f"{STOPPED}{jax.process_index()}", f"{type(error).__name__}: {error}")
         raise
     finally:
         done.set()
@@ -167,33 +162,33 @@ def together() -> Iterator[None]:
 
 def _watch(client, done: threading.Event) -> None:
     """Ends this process when another one says that it has stopped."""
-    index = jax.process_index()
     while not done.wait(POLL):
-        told = {int(key.rpartition("/")[2]): text for key, text in client.key_value_dir_get(STOPPED)}
-        if index in told:  # says so itself
+        told = {_index(key) for key, _ in client.key_value_dir_get(STOPPED)}
+        if jax.process_index() in told:  # it is about to end by itself
             return
         if told:
-            for other, text in told.items():
-                print(f"process {other} has stopped: {text}", file=sys.stderr)
-            if index == 0:
-                _wait_until_heard(client)
-            else:
-                client.key_value_set(f"{HEARD}{index}", "")
-            _exit()
+            _leave(client)
 
 
-def _wait_until_heard(client) -> None:
-    """The first process is the last to leave, since the others hear through it. Says who does not answer."""
-    wanted, until = set(range(1, jax.process_count())), time.monotonic() + ANSWER
-    while wanted and time.monotonic() < until:
-        time.sleep(POLL / 5)
-        answered = client.key_value_dir_get(STOPPED) + client.key_value_dir_get(HEARD)
-        wanted -= {int(key.rpartition("/")[2]) for key, _ in answered}
-    for index in sorted(wanted):
-        print(f"process {index} does not answer: it was killed, or its host is lost", file=sys.stderr)
-
-
-def _exit() -> None:
+def _leave(client) -> None:
+    """Ends this process, with a word on the others. The first one leaves last, since the others hear through it."""
+    index = jax.process_index()
+    for key, text in client.key_value_dir_get(STOPPED):
+        if _index(key) != index:
+            print(f"process {_index(key)} has stopped: {text}", file=sys.stderr)
+    if index > 0:
+        client.key_value_set(f"{LEFT}{index}", "")
+    else:
+        wanted, until = set(range(1, jax.process_count())), time.monotonic() + ANSWER
+        while wanted and time.monotonic() < until:
+            time.sleep(POLL / 5)
+            wanted -= {_index(key) for key, _ in client.key_value_dir_get(LEFT)}
+        for silent in sorted(wanted):
+            print(f"process {silent} does not answer: it was killed, or its host is lost", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
+
+
+def _index(key: str) -> int:
+    return int(key.rpartition("/")[2])
