@@ -83,8 +83,10 @@ def _train(c: TrainConfig, workdir, structure, assigned, mesh, data) -> State:
     architecture = structure.config
     optimizer = optim.make_optimizer(c.optim, assigned, c.steps)
     wanted = abstract_state(structure, mesh, assigned, optimizer)
+    begin = not has_step(workdir)
+    _check_shared(workdir, None if begin else newest_step(workdir).name)
     state = None
-    if not has_step(workdir):
+    if begin:
         params, table = init_from.initial(structure, mesh, c.init_from, c.seed)  # may fail: nothing is written yet
         forget_copies()
         place = {"out_shardings": jax.tree.map(lambda x: x.sharding, wanted), "donate_argnums": 0}
@@ -99,6 +101,13 @@ def _train(c: TrainConfig, workdir, structure, assigned, mesh, data) -> State:
         return _run(c, workdir, architecture, mesh, data, checkpoints, state, step)
     finally:
         checkpoints.close()
+
+
+def _check_shared(workdir: pathlib.Path, newest: str | None) -> None:
+    """ConfigError, at the first process, when not all see the same newest step; the others would wait for ever."""
+    seen = distributed.gather("newest step", newest)
+    if seen and len(set(seen)) > 1:
+        raise ConfigError(f"--workdir={workdir}: processes see the steps {seen} there; it must be one folder for all")
 
 
 def _run(c: TrainConfig, workdir, architecture, mesh, data, checkpoints, state, step) -> State:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from molmo2_jax import sharding
 from molmo2_jax.data.counts import Counts
 from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.train import distributed, flops
@@ -31,15 +32,17 @@ class Meter:
     """Rates since the last step, and what batches hold."""
 
     def __init__(self, architecture: Molmo2Config, mesh: jax.sharding.Mesh, rows: Sequence[int]):
-        self._architecture, self._rows = architecture, list(rows)
+        self._architecture, self._rows, self._shards = architecture, list(rows), mesh.shape[sharding.CONTEXT]
         peak, self.source = flops.peak_flops(jax.local_devices()[0])
         self.peak, self._last = peak * mesh.size, time.perf_counter()
 
     def batch(self, rows: Mapping[str, np.ndarray]) -> Batch:
         """Of the rows that the loader of this process has made."""
-        until = rows["visible_until"]
-        tokens = int(np.count_nonzero(until))
-        return Batch(self._rows, until.size, tokens, flops.model_flops(self._architecture, rows), rows["counts"])
+        until, pooling = rows["visible_until"], rows["pooling"]
+        # Each vision shard numbers its crops from 0: as rows of their own they are counted right.
+        shards = pooling.reshape(len(pooling) * self._shards, -1, pooling.shape[-1])
+        model_flops = flops.model_flops(self._architecture, {**rows, "pooling": shards})
+        return Batch(self._rows, until.size, int(np.count_nonzero(until)), model_flops, rows["counts"])
 
     def step_done(self) -> float:
         """Seconds since the step before was done."""

@@ -11,9 +11,11 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from molmo2_jax import sharding
 from molmo2_jax.models import config as models
@@ -56,6 +58,7 @@ def config(workdir: Path, mesh: dict[str, int]) -> TrainConfig:
         checkpoint__every=SAVED,
         mesh={"data": 1, "fsdp": 1, "context": 1, "tensor": 1} | mesh,
         model__preset="small_vision",
+        model__context="ring",
         data__mixture={"all": {"rate": 1.0, "datasets": {"records": records}}},
         data__vision_shards=mesh.get("context", 1),
         data__seq_len=512,
@@ -63,6 +66,13 @@ def config(workdir: Path, mesh: dict[str, int]) -> TrainConfig:
         data__pooled=4 * 81,
         data__pool=5,
     )
+
+
+def digest(row: Mapping[str, np.ndarray]) -> str:
+    """Of a row's tokens and crops, wherever the crops lie: that depends on the number of vision shards."""
+    names = ("tokens", "targets", "loss_weights", "positions", "visible_until", "image_group")
+    parts = [row[name].tobytes() for name in names] + sorted(crop.tobytes() for crop in row["crops"])
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def train(workdir: Path, mesh: dict[str, int], plan: str = "") -> int:
@@ -78,8 +88,7 @@ def train(workdir: Path, mesh: dict[str, int], plan: str = "") -> int:
             time.sleep(0.5)
         with (workdir / f"rows-{jax.process_index()}-of-{jax.process_count()}.jsonl").open("a") as file:
             for index, row in enumerate(sharding.local_rows(2, mesh)):
-                digest = hashlib.sha256(b"".join(rows[name][index].tobytes() for name in sorted(rows))).hexdigest()
-                file.write(json.dumps([step, row, digest]) + "\n")
+                file.write(json.dumps([step, row, digest({name: x[index] for name, x in rows.items()})]) + "\n")
         return put_rows(rows, mesh)
 
     workdir.mkdir(exist_ok=True)

@@ -173,8 +173,8 @@ def test_two_processes_go_on_with_the_rows_that_four_had(two, place):
     assert f"going on from step {SAVED}\n" in group.log(0)
     before, after = digests(place / "run", 4), digests(place / "run", 2)
     assert min(after) == (SAVED + 1, 0) and max(before) == (SAVED + 2, 1)
-    for place in [(step, row) for step in (SAVED + 1, SAVED + 2) for row in (0, 1)]:
-        assert len(before[place]) == 1 and before[place] == after[place]
+    for at in [(step, row) for step in (SAVED + 1, SAVED + 2) for row in (0, 1)]:
+        assert len(before[at]) == 1 and before[at] == after[at]
 
 
 def test_sigterm_to_one_of_two_saves_the_same_step_in_both(two, place):
@@ -216,6 +216,7 @@ with distributed.together():
 def test_an_error_in_one_process_ends_the_other_which_says_what_it_was(tmp_path, failing):
     group = Group(tmp_path, [["-c", SHORT, "fails" if i == failing else "waits"] for i in range(2)])
     try:
+        group.processes[failing].wait(PATIENCE)
         assert group.statuses(MINUTE) == [1, 1]
     finally:
         group.kill()
@@ -238,9 +239,52 @@ def test_a_process_that_dies_while_the_others_wait_is_missed(tmp_path):
 def test_processes_that_end_well_end_together(tmp_path):
     group = Group(tmp_path, [["-c", SHORT, "ends"]] * 2)
     try:
-        assert group.statuses(MINUTE) == [0, 0]
+        assert group.statuses(PATIENCE) == [0, 0]
     finally:
         group.kill()
+
+
+PUT = """
+import itertools, jax, numpy as np
+from molmo2_jax import sharding
+from molmo2_jax.train import distributed
+distributed.start()
+tokens, crops = np.arange(4 * 8).reshape(4, 8), np.arange(4 * 4 * 2 * 3).reshape(4, 4, 2, 3)
+for sizes in ((4, 1, 1), (2, 2, 1), (2, 1, 2), (1, 1, 4), (1, 2, 2)):
+    for order in ((0, 1, 2, 3), (0, 2, 1, 3), (2, 0, 3, 1)):  # devices 0 and 1 are of process 0
+        devices = [jax.devices()[i] for i in order]
+        mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, (*sizes, 1))), devices)
+        rows = sharding.local_rows(4, mesh)
+        put = sharding.put_rows({"tokens": tokens[rows], "crops": crops[rows]}, mesh)
+        for name, whole in (("tokens", tokens), ("crops", crops)):
+            assert put[name].shape == whole.shape
+            for shard in put[name].addressable_shards:
+                d, f, c, _ = np.argwhere(mesh.devices == shard.device)[0]
+                row, place = (d * sizes[1] + f) * 4 // (sizes[0] * sizes[1]), c * whole.shape[1] // sizes[2]
+                part = [slice(row, row + shard.data.shape[0]), slice(place, place + shard.data.shape[1])]
+                np.testing.assert_array_equal(shard.data, whole[tuple(part)])
+        print(sizes, rows)
+"""
+
+
+def test_rows_find_their_devices_however_these_lie_in_two_processes(tmp_path):
+    group = Group(tmp_path, [["-c", PUT]] * 2, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    try:
+        assert group.statuses(PATIENCE) == [0, 0], group.log(0) + group.log(1)
+    finally:
+        group.kill()
+    assert "(4, 1, 1) [0, 1]\n(4, 1, 1) [0, 2]\n" in group.log(0)
+    assert "(1, 2, 2) [2, 3]\n(1, 2, 2) [0, 1, 2, 3]\n" in group.log(1)
+
+
+def test_a_workdir_that_is_not_one_folder_for_all_is_refused(tmp_path, monkeypatch):
+    process_run.write_records(tmp_path / "records")
+    monkeypatch.setattr(distributed, "gather", lambda name, value: [value, "20"])
+    monkeypatch.setattr(sharding, "make_mesh", lambda sizes, make=sharding.make_mesh: make(sizes, jax.devices()[:1]))
+    with pytest.raises(
+        ConfigError, match=r"workdir=.*run: processes see the steps \[None, '20'\] there; it must be one"
+    ):
+        process_run.train(tmp_path / "run", {})
 
 
 ADDRESS, NUMBER, INDEX = distributed.PLAIN
