@@ -180,7 +180,7 @@ def _constants() -> str:
         )
         for c in CHIPS
     ]
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in kernels.SHARES.items())
+    shares = ", ".join(f"{name} {share:.0%}" for name, (_, share) in kernels.KERNELS.items())
     return (
         _markdown(head, rows) + f"\n\nPallas kernels run at these shares of the peak on the tiles they visit: {shares}."
     )

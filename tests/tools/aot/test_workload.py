@@ -100,11 +100,11 @@ def test_loops_are_known_by_their_source():
     assert load.trips(loop, ("x/models/vit.py:f",)) is None
 
 
-def call(name: str, q="bf16[2,16384,4096]", k="bf16[2,16384,1024]", op_name="jit(step)/while/body"):
+def call(name: str, q="bf16[2,16384,4096]", k="bf16[2,16384,1024]", op_name="jit(step)/while/body", order="contiguous"):
     lines = ["%n = s32[4096] parameter(0)", f"%q = {q} parameter(1)", f"%k = {k} parameter(2)"]
     line = f'ROOT %{name}.7 = f32[8] custom-call(%n, %q, %k, %k), metadata={{op_name="{op_name}/pallas_call"}}'
     m = programs.module("\n".join([*lines, line]))
-    return kernels.cost(m, m.instruction(f"{name}.7"), V5P)
+    return kernels.cost(m, m.instruction(f"{name}.7"), V5P, order)
 
 
 def test_a_kernel_visits_the_causal_half_and_the_tiles_on_the_diagonal():
@@ -113,7 +113,7 @@ def test_a_kernel_visits_the_causal_half_and_the_tiles_on_the_diagonal():
     rows = range(blocks.queries, 16_384 + 1, blocks.queries)  # where blocks of queries end
     pairs = sum(blocks.queries * blocks.keys * -(-end // blocks.keys) for end in rows)
     assert flops == 2 * 2 * 2 * 4096 * pairs
-    assert seconds == flops / (459e12 * kernels.SHARES["attention_forward"])
+    assert seconds == flops / (459e12 * kernels.KERNELS["attention_forward"][1])
     assert call("attention_backward")[1] == 2.5 * flops
 
 
@@ -126,6 +126,19 @@ def test_the_last_device_of_a_cut_sequence_sees_most_keys():
 def test_a_step_of_a_ring_that_is_not_skipped_sees_all_keys():
     flops = call("attention_forward", op_name="jit(step)/while/body/cond/branch_1_fun")[1]
     assert flops == 2 * 2 * 2 * 4096 * 16_384 * 16_384
+
+
+def test_zigzag_gives_every_device_half():
+    cut, ring = {"q": "bf16[2,4096,4096]"}, {"op_name": "jit(step)/while/body/cond/branch_1_fun"}
+    half_tiles = 4096 * BLOCKS["v5p"].keys / 2
+    assert call("attention_forward", **cut, order="zigzag")[1] == 2 * 2 * 2 * 4096 * (4096 * 16_384 / 2 + half_tiles)
+    assert call("attention_forward", **ring, order="zigzag")[1] == call("attention_forward", **ring)[1] / 2
+
+
+def test_a_crop_attends_to_all_of_itself():
+    seconds, flops = call("crops_forward", q="bf16[128,736,1152]", k="bf16[128,736,1152]")
+    assert flops == 2 * 2 * 128 * 1152 * 736 * 736
+    assert seconds == flops / (459e12 * kernels.KERNELS["crops_forward"][1])
 
 
 def test_an_unknown_kernel_is_named():
