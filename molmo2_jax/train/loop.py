@@ -6,25 +6,24 @@ How a run begins:
 """
 
 import pathlib
-import signal
 import sys
-import time
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
 from molmo2_jax import sharding
 from molmo2_jax.data import loader as loading
-from molmo2_jax.data.counts import Counts
 from molmo2_jax.data.schema import FIELDS
 from molmo2_jax.data.token_order import arrange
 from molmo2_jax.hf.fetch import forget_copies
 from molmo2_jax.models import config as models
 from molmo2_jax.models import params as parameters
-from molmo2_jax.train import flops, init_from, optim
+from molmo2_jax.train import distributed, init_from, optim
 from molmo2_jax.train.checkpoint import Checkpoints, has_step, load_architecture, newest_step
 from molmo2_jax.train.checks import check_fits, check_values
 from molmo2_jax.train.config import ConfigError, TrainConfig
+from molmo2_jax.train.meter import Batch, Meter
 from molmo2_jax.train.metrics import MetricWriter
 from molmo2_jax.train.step import State, abstract_state, jit_step, make_state
 
@@ -83,16 +82,19 @@ def _architecture(c: TrainConfig, workdir: pathlib.Path) -> models.Molmo2Config:
 def _train(c: TrainConfig, workdir, structure, assigned, mesh, data) -> State:
     architecture = structure.config
     optimizer = optim.make_optimizer(c.optim, assigned, c.steps)
+    wanted = abstract_state(structure, mesh, assigned, optimizer)
+    begin = not has_step(workdir)
+    _check_shared(workdir, None if begin else newest_step(workdir).name)
     state = None
-    if not has_step(workdir):
+    if begin:
         params, table = init_from.initial(structure, mesh, c.init_from, c.seed)  # may fail: nothing is written yet
         forget_copies()
-        state = make_state(params, assigned, optimizer)
+        place = {"out_shardings": jax.tree.map(lambda x: x.sharding, wanted), "donate_argnums": 0}
+        state = jax.jit(lambda params: make_state(params, assigned, optimizer), **place)(params)
         say(f"{workdir}: {structure.count():,} parameters of {architecture.name}, seed {c.seed}\n{table}")
     checkpoints = Checkpoints(workdir, c.checkpoint)
     try:
         if state is None:
-            wanted = abstract_state(structure, mesh, assigned, optimizer)
             state, changed = checkpoints.restore(wanted, data, c, architecture)
             say(f"{workdir}: going on from step {int(state.step)}" + "".join(f"\n  changed {d}" for d in changed))
         step = jit_step(structure, c, assigned, optimizer, mesh)
@@ -101,95 +103,70 @@ def _train(c: TrainConfig, workdir, structure, assigned, mesh, data) -> State:
         checkpoints.close()
 
 
+def _check_shared(workdir: pathlib.Path, newest: str | None) -> None:
+    """ConfigError, at the first process, when not all see the same newest step; the others would wait for ever."""
+    seen = distributed.gather("newest step", newest)
+    if seen and len(set(seen)) > 1:
+        raise ConfigError(f"--workdir={workdir}: processes see the steps {seen} there; it must be one folder for all")
+
+
 def _run(c: TrainConfig, workdir, architecture, mesh, data, checkpoints, state, step) -> State:
     first = int(state.step)
-    writer = MetricWriter(workdir, first_step=first, steps=c.steps)
-    meter = Meter(architecture, mesh)
-    stop = _StopSignal()
+    meter = Meter(architecture, mesh, sharding.local_rows(c.batch, mesh))
+    say(f"MFU is of {meter.peak:.3g} FLOP/s ({meter.source}, {mesh.size} devices)")
+    report = _Report(c, MetricWriter(workdir, first_step=first, steps=c.steps), meter, data.rates)
+    stop = distributed.StopSignal()
     pending = None  # metrics of a step are read when the next one is on its way
     try:
         for number in range(first + 1, c.steps + 1):
             rows = next(data)
             for failure in rows["failures"]:
-                say(f"step {number}: {failure}")
-            counts = Counts.from_json(rows["counts"])
-            stats = meter.batch(rows) | counts_as_stats(counts)
-            rows = arrange({name: rows[name] for name in FIELDS}, c.model.token_order, mesh.shape[sharding.CONTEXT])
-            state, metrics = step(state, sharding.put_rows(rows, mesh))
+                print(f"step {number}: {failure}", file=sys.stderr, flush=True)  # each process about its own rows
+            fields = {name: rows[name] for name in FIELDS}
+            placed = arrange(fields, c.model.token_order, mesh.shape[sharding.CONTEXT])
+            state, metrics = step(state, sharding.put_rows(placed, mesh))
             if pending is not None:
-                _report(c, writer, meter, *pending)
-            pending = (number, metrics, stats)
-            if number % c.checkpoint.every == 0 or number == c.steps or stop.requested:
-                _report(c, writer, meter, *pending)  # a state that is not finite must not become a checkpoint
+                report(*pending)
+            stopping = stop.reached(number)
+            saving = stopping or number == c.steps or number % c.checkpoint.every == 0
+            pending = (number, metrics, meter.batch(rows), saving)
+            if saving:
+                report(*pending)  # a state that is not finite must not become a checkpoint
                 pending = None
                 checkpoints.save(state, data, c, architecture)
-                say(f"step {number}: drawn since step 0\n{counts.table(data.rates)}")
-            if stop.requested and number < c.steps:
+            if stopping and number < c.steps:
                 checkpoints.wait()
                 raise Preempted(number)
         checkpoints.wait()
         return state
     finally:
         stop.restore()
-        writer.close()
+        report.writer.close()
 
 
-def _report(c: TrainConfig, writer: MetricWriter, meter: "Meter", number: int, metrics, stats) -> None:
-    values = {name: float(x) for name, x in jax.device_get(metrics).items()}
-    bad = [name for name, x in values.items() if not np.isfinite(x)]
-    if bad:
-        raise FloatingPointError(f"step {number}: {', '.join(bad)} not finite; the last checkpoint is from before it")
-    writer.advance(number)
-    rates = meter.step_done(stats)
-    if number % c.log_every == 0 or number == c.steps:
-        writer.write(number, values | stats | rates)
+class _Report:
+    """Writes down what a step did. All processes call it for the same steps; the first one writes."""
 
+    def __init__(self, c: TrainConfig, writer: MetricWriter, meter: Meter, rates: Mapping[str, float]):
+        self.writer = writer
+        self._c, self._meter, self._rates = c, meter, rates
 
-def counts_as_stats(counts: Counts) -> dict[str, float]:
-    """Of all datasets together, and how many examples of each: {"data/examples": 96, "data/drawn/street": 96, ...}."""
-    total = counts.total()
-    stats = {
-        "data/examples": total.examples,
-        "data/failed": total.failed,
-        "data/dropped": total.dropped,
-        "data/loss_tokens": total.loss_tokens,
-    }
-    return stats | {f"data/drawn/{name}": one.drawn for name, one in sorted(counts.datasets.items())}
-
-
-class Meter:
-    """Rates since the last report: tokens, MFU; and what a batch holds."""
-
-    def __init__(self, architecture: models.Molmo2Config, mesh: jax.sharding.Mesh):
-        self._architecture = architecture
-        peak, source = flops.peak_flops(jax.local_devices()[0])
-        say(f"MFU is of {peak * mesh.size:.3g} FLOP/s ({source}, {mesh.size} devices)")
-        self._peak, self._last = peak * jax.local_device_count(), time.perf_counter()
-
-    def batch(self, rows) -> dict[str, float]:
-        used = rows["visible_until"] > 0
-        model_flops = flops.model_flops(self._architecture, rows)
-        return {"row_fill": float(used.mean()), "tokens": float(used.sum()), "model_flops": model_flops}
-
-    def step_done(self, stats) -> dict[str, float]:
-        now = time.perf_counter()
-        seconds, self._last = now - self._last, now
-        return {
-            "tokens_per_second": stats["tokens"] / seconds,
-            "step_seconds": seconds,
-            "mfu": stats["model_flops"] / seconds / self._peak,
-        }
-
-
-class _StopSignal:
-    """Turns SIGTERM into a flag, so that the step under way ends and is checkpointed."""
-
-    def __init__(self):
-        self.requested = False
-        self._before = signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, signum, frame):
-        self.requested = True
-
-    def restore(self):
-        signal.signal(signal.SIGTERM, self._before)
+    def __call__(self, number: int, metrics: Mapping[str, jax.Array], batch: Batch, saving: bool) -> None:
+        """Raises FloatingPointError, in all processes alike, when a metric is not finite."""
+        values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+        bad = [name for name, x in values.items() if not np.isfinite(x)]
+        if bad:
+            raise FloatingPointError(
+                f"step {number}: {', '.join(bad)} not finite; the last checkpoint is from before it"
+            )
+        self.writer.advance(number)
+        seconds = self._meter.step_done()
+        logging = number % self._c.log_every == 0 or number == self._c.steps
+        whole = self._meter.whole(number, batch, seconds) if logging or saving else None
+        if whole is None:
+            return
+        stats, counts = whole
+        if logging:
+            self.writer.write(number, values | stats)
+        if saving:
+            say(f"step {number}: drawn since step 0\n{counts.table(self._rates)}")

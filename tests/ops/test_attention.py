@@ -234,3 +234,20 @@ def test_what_cannot_be_is_named():
 def test_attention_refuses_what_it_cannot_do():
     with jax.set_mesh(mesh_of(1, 1, 4, 1)), pytest.raises(ValueError, match="2 cannot be cut 4 ways"):
         attention(*(jnp.asarray(x) for x in inputs()[:3]), None, implementation="blockwise", context="ulysses")
+
+
+def test_what_is_kept_by_name_is_not_computed_again():
+    def sends(policy):
+        def function(q, k, v):
+            return attention(q, k, v, vis, implementation="blockwise", context="ring")
+
+        again = jax.checkpoint(function, policy=policy)
+        return str(jax.make_jaxpr(lambda *qkv: jax.vjp(again, *qkv)[1](qkv[0]))(q, k, v)).count("ppermute")
+
+    mesh = mesh_of(1, 1, 4, 1)
+    with jax.set_mesh(mesh):
+        q, k, v = (jax.device_put(x, jax.NamedSharding(mesh, sharding.B_S_N_H)) for x in inputs()[:3])
+        vis = jax.device_put(vis_of(LAYOUTS["mixed"], LAYOUTS["tree"]), jax.NamedSharding(mesh, sharding.B_S))
+        kept = sends(jax.checkpoint_policies.save_only_these_names("attention"))
+        nothing = sends(jax.checkpoint_policies.nothing_saveable)
+    assert nothing - kept == 3 * 3  # keys, values and visibility, to three devices

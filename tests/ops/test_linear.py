@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,12 +55,19 @@ def test_the_weight_gradient_of_other_devices_is_that_of_cpus():
         np.testing.assert_allclose(weight_gradient(x, dy, 3), want, atol=1e-5)
 
 
-def test_weight_gradients_are_scattered_as_they_are_summed():
+@pytest.mark.parametrize(
+    ("equation", "shape", "axes", "x", "out", "scattered"),
+    [
+        (EQUATION, (8, 2, 3), AXES, sharding.B_S_D, sharding.B_S_N_H, "1x2x1x3"),
+        ("BSNH,NHD->BSD", (2, 3, 8), ("heads", "head_dim", "embed"), sharding.B_S_N_H, sharding.B_S_D, "3x1x2"),
+    ],
+)
+def test_weight_gradients_are_scattered_as_they_are_summed(equation, shape, axes, x, out, scattered):
+    """Shards have a dimension of their own, and one before it at most: `scattered_sum` has the reason."""
     mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, (1, 4, 1, 2), strict=True)), jax.devices())
     with jax.set_mesh(mesh):
-        x, w = jnp.zeros((4, 8, 8)), jnp.zeros((8, 2, 3))
-        x = jax.device_put(x, jax.NamedSharding(mesh, sharding.B_S_D))
-        w = jax.device_put(w, jax.NamedSharding(mesh, sharding.stored(AXES, 3)))
-        gradient = jax.grad(lambda w: project(EQUATION, x, w, AXES, sharding.B_S_N_H).sum())
+        x = jax.device_put(jnp.zeros((4, 8, *shape[: len(x) - 2])), jax.NamedSharding(mesh, x))
+        w = jax.device_put(jnp.zeros(shape), jax.NamedSharding(mesh, sharding.stored(axes, 3)))
+        gradient = jax.grad(lambda w: project(equation, x, w, axes, out).sum())
         program = jax.jit(gradient).lower(w).as_text()
-    assert "reduce_scatter" in program
+    assert re.search(rf"reduce_scatter.*?-> tensor<{scattered}xf32>", program, re.DOTALL)

@@ -38,7 +38,9 @@ def analyse(c: TrainConfig, topology_name: str, dump: pathlib.Path | None = None
         coords = np.array([device.coords for device in program.mesh.devices.flat])
         slices = len({getattr(device, "slice_index", 0) for device in devices})
         place = Place(program.mesh.axis_names, program.mesh.devices.shape, coords, slices)
-        schedule = Timer(module, one, place, load.trips, lambda i: kernels.cost(module, i, one)).schedule()
+        schedule = Timer(
+            module, one, place, load.trips, lambda i: kernels.cost(module, i, one, c.model.token_order)
+        ).schedule()
     if dump is not None:
         _dump(dump, compiled, load)
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}

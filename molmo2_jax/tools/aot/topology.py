@@ -15,7 +15,7 @@ from jax.experimental import topologies
 from molmo2_jax.tools.aot.chips import CHIPS
 from molmo2_jax.train.config import ConfigError
 
-# TPU_SKIP_MDS_QUERY: no metadata server, which would name host and slice; any will do, the topology says which is meant.
+# TPU_SKIP_MDS_QUERY: no metadata server, which would name host and slice; any will do, the topology says what is meant.
 # ALLOW_MULTIPLE_LIBTPU_LOAD: a compilation may run beside another.
 ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",

@@ -55,19 +55,37 @@ def test_loops_run_as_often_as_a_device_has_work():
     assert load.tokens == 128 * 16_384 and load.flops == {
         part: 128 * flops for part, flops in flops_by_part(EIGHT_B, full_row(STAGE2)).items()
     }
-    fewer = workload(config(mesh=(1, 16, 4, 1), microbatches=2), EIGHT_B, STAGE2)
-    assert fewer.loss_chunks == 6  # four rows in two parts
 
 
 @pytest.mark.parametrize(
-    ("context", "tiles"),
-    [("all_gather", 16 * 64 - 16 * 15 // 2), ("ring", 16 * 17 // 2), ("ulysses", 64 * 65 // 2)],
+    ("order", "chunks"),
+    [
+        ("contiguous", 4),
+        ("zigzag", 2),
+    ],  # the last of four devices has 4,096 tokens with loss, or the last chunk's 2,048
 )
-def test_the_device_with_most_tiles_counts(context, tiles):
+def test_the_device_with_most_targets_counts(order, chunks):
+    c = config(mesh=(1, 16, 4, 1), microbatches=8)  # a row a device
+    load = workload(dataclasses.replace(c, model=dataclasses.replace(c.model, token_order=order)), EIGHT_B, STAGE2)
+    assert load.loss_chunks == chunks
+
+
+@pytest.mark.parametrize(
+    ("context", "order", "tiles", "ring"),
+    [
+        ("all_gather", "contiguous", 16 * 64 - 16 * 15 // 2, None),
+        ("all_gather", "zigzag", 16 * 64 // 2 + 8, None),
+        ("ring", "contiguous", 16 * 17 // 2, 16 * 16),
+        ("ring", "zigzag", 16 * 17 // 2, 16 * 16 // 2),
+        ("ulysses", "contiguous", 64 * 65 // 2, None),
+    ],
+)
+def test_the_device_with_most_tiles_counts(context, order, tiles, ring):
     c = config(mesh=(1, 16, 4, 1), microbatches=8)  # a row a device, 16 of its 64 blocks of tokens
-    load = workload(dataclasses.replace(c, model=dataclasses.replace(c.model, context=context)), EIGHT_B, STAGE2)
+    run = dataclasses.replace(c.model, context=context, token_order=order)
+    load = workload(dataclasses.replace(c, model=run), EIGHT_B, STAGE2)
     assert load.attention_tiles == tiles
-    assert context != "ring" or load.ring_tiles == 16 * 16
+    assert ring is None or load.ring_tiles == ring
 
 
 def test_loops_are_known_by_their_source():
@@ -82,11 +100,11 @@ def test_loops_are_known_by_their_source():
     assert load.trips(loop, ("x/models/vit.py:f",)) is None
 
 
-def call(name: str, q="bf16[2,16384,4096]", k="bf16[2,16384,1024]", op_name="jit(step)/while/body"):
+def call(name: str, q="bf16[2,16384,4096]", k="bf16[2,16384,1024]", op_name="jit(step)/while/body", order="contiguous"):
     lines = ["%n = s32[4096] parameter(0)", f"%q = {q} parameter(1)", f"%k = {k} parameter(2)"]
     line = f'ROOT %{name}.7 = f32[8] custom-call(%n, %q, %k, %k), metadata={{op_name="{op_name}/pallas_call"}}'
     m = programs.module("\n".join([*lines, line]))
-    return kernels.cost(m, m.instruction(f"{name}.7"), V5P)
+    return kernels.cost(m, m.instruction(f"{name}.7"), V5P, order)
 
 
 def test_a_kernel_visits_the_causal_half_and_the_tiles_on_the_diagonal():
@@ -108,6 +126,19 @@ def test_the_last_device_of_a_cut_sequence_sees_most_keys():
 def test_a_step_of_a_ring_that_is_not_skipped_sees_all_keys():
     flops = call("attention_forward", op_name="jit(step)/while/body/cond/branch_1_fun")[1]
     assert flops == 2 * 2 * 2 * 4096 * 16_384 * 16_384
+
+
+def test_zigzag_gives_every_device_half():
+    cut, ring = {"q": "bf16[2,4096,4096]"}, {"op_name": "jit(step)/while/body/cond/branch_1_fun"}
+    half_tiles = 4096 * BLOCKS["v5p"].keys / 2
+    assert call("attention_forward", **cut, order="zigzag")[1] == 2 * 2 * 2 * 4096 * (4096 * 16_384 / 2 + half_tiles)
+    assert call("attention_forward", **ring, order="zigzag")[1] == call("attention_forward", **ring)[1] / 2
+
+
+def test_a_crop_attends_to_all_of_itself():
+    seconds, flops = call("crops_forward", q="bf16[128,736,1152]", k="bf16[128,736,1152]")
+    assert flops == 2 * 2 * 128 * 1152 * 736 * 736
+    assert seconds == flops / (459e12 * kernels.KERNELS["crops_forward"][1])
 
 
 def test_an_unknown_kernel_is_named():
