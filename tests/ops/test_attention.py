@@ -8,10 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from jax._src.pallas.mosaic.interpret import interpret_pallas_call  # where races that were found are told
+from jax.experimental.pallas import tpu as pltpu
 
 from molmo2_jax import sharding
 from molmo2_jax.ops import attention as subject
-from molmo2_jax.ops import blockwise_attention, mask, ring
+from molmo2_jax.ops import blockwise_attention, mask, pallas_attention, ring
 from molmo2_jax.ops.attention import attention, check_supported
 from molmo2_jax.ops.dense_attention import dense_attention
 from tests.ops import trees
@@ -96,6 +98,34 @@ def test_queries_of_one_branch_send_exactly_zero_to_another(name):
         assert (x[:, 20:40] == 0).all() and (x[:, 60:] == 0).all()
         assert (x[:, :20] != 0).any() and (x[:, 40:60] != 0).any()
     assert (dq[:, :40] == 0).all() and (dq[:, 60:] == 0).all()
+
+
+def stretched(layout, times=4):
+    """A layout of rows `times` as long, so that blocks of 128 tokens cut them into several tiles."""
+    until, group = (np.repeat(np.array(x, np.int32), times) for x in LAYOUTS[layout])
+    return until * times, group
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tpu_kernels_equal_dense(layout):
+    tiles = pallas_attention.Blocks(128, 128, 128, resident=256, vmem=1 << 24)
+    parts = [functools.partial(f, blocks=tiles) for f in (pallas_attention.forward, pallas_attention.backward)]
+    args = (*inputs(B=1, S=4 * LENGTH, N=2, K=1, H=128), vis_of(stretched(layout)))
+    with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(detect_races=True)):
+        assert_close(of_kernel(*parts)(*args), oracle()(*args))
+    assert not interpret_pallas_call.races.races_found
+
+
+@pytest.mark.parametrize("context", ["all_gather", "ring", "ulysses"])
+def test_tpu_kernels_equal_dense_over_devices(context, monkeypatch):
+    tiles = pallas_attention.Blocks(128, 128, 128, resident=256, vmem=1 << 24)
+    monkeypatch.setattr(pallas_attention, "chip_blocks", lambda: tiles)
+    # All tokens are of images: interpreted kernels wait for each other, so that no device may skip a step.
+    row = ([256] * 256, [1] * 200 + [2] * 56) if context != "ring" else ([256] * 256, [1] * 256)
+    args = (*inputs(B=1, S=256, N=2, K=2, H=128), vis_of(row))
+    with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams()):
+        got = over_mesh("pallas", context, 1, 1, 2, 1)(*args)
+    assert_close(got, oracle()(*args))
 
 
 def naive(q, k, v, allowed):
