@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -78,10 +79,9 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     if shape[0] % len(slices):
         raise ValueError(f"mesh {dict(sizes)}: data must be a multiple of the {len(slices)} slices that devices are of")
     part = (shape[0] // len(slices), *shape[1:])
-    placed = [jax.make_mesh(part, MESH_AXES, devices=one) for one in slices]
-    if len(placed) == 1:
-        return placed[0]
-    grid = np.concatenate([mesh.devices for mesh in placed])
+    # An axis may take part of a torus axis: context = 2 of a slice 4x4x4.
+    placed = [mesh_utils.create_device_mesh(part, one, allow_split_physical_axes=True) for one in slices]
+    grid = np.concatenate(placed)
     return jax.sharding.Mesh(grid, MESH_AXES, axis_types=(AxisType.Explicit,) * len(MESH_AXES))
 
 

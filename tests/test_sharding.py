@@ -32,12 +32,12 @@ def test_a_mesh_that_cannot_be_is_refused(sizes, message):
         sharding.make_mesh(sizes)
 
 
-def slices(monkeypatch, count):
-    """Devices of `count` TPU slices of 2x2 chips, which are not there."""
+def slices(monkeypatch, count, shape="v5e:2x2"):
+    """Devices of `count` TPU slices of such a shape, which are not there."""
     pytest.importorskip("libtpu")
     for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
         monkeypatch.setenv(name, "1")
-    return topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2", num_slices=count).devices
+    return topologies.get_topology_desc(platform="tpu", topology_name=shape, num_slices=count).devices
 
 
 def test_slices_lie_along_data(monkeypatch):
@@ -101,3 +101,9 @@ def test_rows_lie_where_their_devices_are():
     for shard in placed["tokens"].addressable_shards:
         d, f, c, _ = np.argwhere(mesh.devices == shard.device)[0]
         np.testing.assert_array_equal(shard.data, tokens[2 * d + f : 2 * d + f + 1, 3 * c : 3 * c + 3])
+
+
+def test_an_axis_may_take_part_of_a_torus_axis(monkeypatch):
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 8, "context": 2, "tensor": 1}, slices(monkeypatch, 1, "v5e:4x4"))
+    pairs = mesh.devices.reshape(8, 2)
+    assert all(sum(abs(x - y) for x, y in zip(a.coords, b.coords, strict=True)) == 1 for a, b in pairs)
