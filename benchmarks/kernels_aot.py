@@ -12,7 +12,7 @@ splash has 32, since its backward pass takes no groups. What is read are cycles 
     step               bundles that every grid step pays beside the tile
     call               tiles * (cycles + step) + grid steps without a tile * step, over the chip's cores
 
-Needs libtpu (the extra "tpu-compiler").
+Needs libtpu (the extra "aot").
 """
 
 import collections

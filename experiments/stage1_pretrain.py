@@ -3,7 +3,7 @@
 Images only. Everything trains: the connector fast, the ViT and the language model slowly. 31,000 steps of 128 rows of
 2,536 tokens, about 10 billion tokens.
 
-    molmo2 train --config=experiments/stage1_pretrain.py:8b,data=/mnt/molmo2 --workdir=gs://bucket/stage1
+    molmo2 train --config=experiments/stage1_pretrain.py:8b,data=/mnt/molmo2 --workdir=/mnt/runs/stage1
     molmo2 train --config=experiments/stage1_pretrain.py:debug --workdir=runs/stage1_debug       5 steps on a laptop
 
 Numbers: arXiv 2601.10611 and its launch_scripts/pretrain.py.

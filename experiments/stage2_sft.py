@@ -3,7 +3,7 @@
 118 datasets in 8 groups, packed into rows of 16,384 tokens and 128 crops: one long video, or a dozen images, or
 anything that fits together. Questions come framed by hundreds of templates; answers weigh by their length.
 
-    molmo2 train --config=experiments/stage2_sft.py:8b,data=/mnt/molmo2,from=gs://bucket/stage1 --workdir=...
+    molmo2 train --config=experiments/stage2_sft.py:8b,data=/mnt/molmo2,from=/mnt/runs/stage1 --workdir=...
     molmo2 train --config=experiments/stage2_sft.py:debug,from=runs/stage1_debug --workdir=runs/stage2_debug
 
 Numbers: arXiv 2601.10611 and its launch_scripts/sft.py.

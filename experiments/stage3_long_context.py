@@ -2,7 +2,7 @@
 
 A row is cut over 4 devices: each holds 9,216 tokens and encodes 96 of the 384 crops.
 
-    molmo2 train --config=experiments/stage3_long_context.py:8b,data=/mnt/molmo2,from=gs://bucket/stage2 ...
+    molmo2 train --config=experiments/stage3_long_context.py:8b,data=/mnt/molmo2,from=/mnt/runs/stage2 ...
     molmo2 train --config=experiments/stage3_long_context.py:debug,from=runs/stage2_debug --workdir=runs/stage3_debug
 
 Numbers: arXiv 2601.10611 and the public reference's README.

@@ -86,10 +86,14 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
 
 
 def _slices(devices: Sequence[jax.Device]) -> list[list[jax.Device]]:
-    """Devices by the TPU slice they are of, a part of a pod with links of its own. Other devices are of one."""
+    """Devices by the TPU slice they are of, a part of a pod with links of its own. Other devices count as of one.
+
+    jax numbers the hosts of GPUs as slices, too; there the mesh is whatever the config says.
+    """
     slices = {}
     for device in devices:
-        slices.setdefault(getattr(device, "slice_index", 0), []).append(device)
+        index = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0
+        slices.setdefault(index, []).append(device)
     sizes = {index: len(one) for index, one in slices.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"slices have different sizes: {sizes}")

@@ -1,7 +1,5 @@
 """SigLIP2 So400m/14 on 378x378 crops: pre-norm blocks, learned positions, features of two of its blocks."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -23,49 +21,53 @@ def padded(patches: int) -> int:
     return patches + -patches % 16
 
 
+class HeadsIn(nnx.Module):
+    """[B, S, D] -> [B, S, F]: heads side by side, with parameters by head.
+
+    Split into 16 heads of 72, XLA would pad the result and move it before attention.
+    """
+
+    def __init__(self, c: VitConfig, rngs, stack):
+        shape, axes = (c.width, c.heads, c.head_dim), ("vit_embed", "heads", "head_dim")
+        self.w = param(rngs, shape, axes, std=0.02, stack=stack)
+        self.b = param(rngs, shape[1:], axes[1:], std=0.0, stack=stack)
+
+    def __call__(self, x_BSD: jax.Array) -> jax.Array:
+        w_DNH, b_NH = self.w[...], use(self.b)
+        w_DF = w_DNH.reshape(w_DNH.shape[0], -1, out_sharding=sharding.stored(("vit_embed", "heads"), 2))
+        b_F = b_NH.reshape(-1, out_sharding=sharding.gathered(("heads",)))
+        y_BSF = project("BSD,DF->BSF", x_BSD, w_DF, ("vit_embed", "heads"), sharding.B_S_F)
+        return (y_BSF.astype(jnp.float32) + b_F).astype(x_BSD.dtype)
+
+
+class HeadsOut(nnx.Module):
+    """The way back: [B, S, F] -> [B, S, D]."""
+
+    def __init__(self, c: VitConfig, rngs, stack):
+        shape, axes = (c.heads, c.head_dim, c.width), ("heads", "head_dim", "vit_embed")
+        self.w = param(rngs, shape, axes, std=0.02, stack=stack)
+        self.b = param(rngs, shape[-1:], ("norm",), std=0.0, stack=stack)
+
+    def __call__(self, x_BSF: jax.Array) -> jax.Array:
+        w_NHD = self.w[...]
+        w_FD = w_NHD.reshape(-1, w_NHD.shape[-1], out_sharding=sharding.stored(("heads", "vit_embed"), 2))
+        y_BSD = project("BSF,FD->BSD", x_BSF, w_FD, ("heads", "vit_embed"), sharding.B_S_D)
+        return (y_BSD.astype(jnp.float32) + use(self.b)).astype(x_BSF.dtype)
+
+
 class Attention(nnx.Module):
     """Full attention among the patches of one crop, softmax in float32."""
 
     def __init__(self, c: VitConfig, rngs, stack):
-        self.patches = c.patches
-        project_in = functools.partial(
-            Linear,
-            rngs,
-            "BSD,DNH->BSNH",
-            (c.width, c.heads, c.head_dim),
-            ("vit_embed", "heads", "head_dim"),
-            sharding.B_S_N_H,
-            bias=("heads", "head_dim"),
-            stack=stack,
-        )
-        self.q, self.k, self.v = project_in(), project_in(), project_in()
-        self.o = Linear(
-            rngs,
-            "BSNH,NHD->BSD",
-            (c.heads, c.head_dim, c.width),
-            ("heads", "head_dim", "vit_embed"),
-            sharding.B_S_D,
-            bias=("norm",),
-            stack=stack,
-        )
+        self.heads, self.patches = c.heads, c.patches
+        self.q, self.k, self.v = (HeadsIn(c, rngs, stack) for _ in range(3))
+        self.o = HeadsOut(c, rngs, stack)
 
     def __call__(self, x_BSD: jax.Array, attention: str) -> jax.Array:
-        qkv = checkpoint_name(tuple(_project_heads(linear, x_BSD) for linear in (self.q, self.k, self.v)), "qkv")
-        heads = {"heads": self.q.w.shape[1], "crop": padded(self.patches), "patches": self.patches}
-        out_BSF = checkpoint_name(crop_attention(*qkv, **heads, implementation=attention), "attention")
-        w_NHD = self.o.w[...]
-        w_FD = w_NHD.reshape(-1, w_NHD.shape[-1], out_sharding=sharding.stored(("heads", "vit_embed"), 2))
-        y_BSD = project("BSF,FD->BSD", out_BSF, w_FD, ("heads", "vit_embed"), sharding.B_S_D)
-        return checkpoint_name((y_BSD.astype(jnp.float32) + use(self.o.b)).astype(x_BSD.dtype), "out")
-
-
-def _project_heads(linear: Linear, x_BSD: jax.Array) -> jax.Array:
-    """[B, S, F], heads side by side. Split into 16 heads of 72, XLA would pad and move the result before attention."""
-    w_DNH, b_NH = linear.w[...], use(linear.b)
-    w_DF = w_DNH.reshape(w_DNH.shape[0], -1, out_sharding=sharding.stored(("vit_embed", "heads"), 2))
-    y_BSF = project("BSD,DF->BSF", x_BSD, w_DF, ("vit_embed", "heads"), sharding.B_S_F)
-    b_F = b_NH.reshape(-1, out_sharding=sharding.gathered(("heads",)))
-    return (y_BSF.astype(jnp.float32) + b_F).astype(x_BSD.dtype)
+        qkv = checkpoint_name((self.q(x_BSD), self.k(x_BSD), self.v(x_BSD)), "qkv")
+        sizes = {"heads": self.heads, "crop": padded(self.patches), "patches": self.patches}
+        out_BSF = checkpoint_name(crop_attention(*qkv, **sizes, implementation=attention), "attention")
+        return checkpoint_name(self.o(out_BSF), "out")
 
 
 class Block(nnx.Module):

@@ -1,7 +1,7 @@
 """Full attention among the patches of each crop, over the mesh: rows over `context`, heads over `tensor`.
 
-"pallas" takes the TPU kernels; any other implementation goes crop by crop in plain JAX, since the 729 x 729 scores of
-all crops at once would be gigabytes.
+"pallas" takes the TPU kernels where a crop fits the chip's VMEM (not on v4). Anything else goes crop by crop in plain
+JAX, since the 729 x 729 scores of all crops at once would be gigabytes.
 """
 
 import functools
@@ -9,6 +9,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.pallas import tpu as pltpu
 
 from molmo2_jax import sharding
 from molmo2_jax.ops import pallas_crop_attention
@@ -31,7 +32,9 @@ def crop_attention(
       patches: of a crop; what lies behind them is padding, which is not seen.
       implementation: as in ops/attention.py.
     """
-    attend = functools.partial(_kernel if implementation == "pallas" else _by_crop, q_BSF.shape[-1] // heads, patches)
+    fits = not pltpu.is_tpu_device() or pltpu.get_tpu_info().vmem_capacity_bytes > pallas_crop_attention.VMEM
+    kernel = _kernel if implementation == "pallas" and fits else _by_crop
+    attend = functools.partial(kernel, q_BSF.shape[-1] // heads, patches)
 
     def local(*qkv):
         return attend(*(x.reshape(-1, crop, x.shape[-1]) for x in qkv)).reshape(qkv[0].shape)

@@ -2,7 +2,8 @@
 
 A tile is a block of queries of all query heads of one kv head, and a block of its keys. The tiles with at least one
 allowed pair are listed in the step (`mask.tile_classes`) and the list is prefetched as scalars: the grid is as long as
-the list, so an empty tile costs neither a grid step nor memory traffic.
+the list, so an empty tile costs neither a grid step nor memory traffic. (A query block without any tile has one step of
+class EMPTY, which computes nothing and writes its zeros.)
 
     keys      0  1  2  3                        rows    queries keys flags
     queries 0 F                                 0       0       0    FULL, first and last of its queries

@@ -89,7 +89,8 @@ def page(figures: Mapping[str, dict]) -> str:
     """The Markdown of all runs that have figures, in the order of RUNS."""
     there = [(run, figures[run.name]) for run in RUNS if run.name in figures]
     blocks = [INTRODUCTION, _table(there), "## Beside it", _peer(), "## Where the time goes", _parts(there)]
-    blocks += ["## What costs most", *_costs(there), "## Constants", _constants(), _compiler(there)]
+    blocks += ["## What costs most", *_costs(there), "## What stands out", _warnings(there)]
+    blocks += ["## Constants", _constants(), _compiler(there)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -166,6 +167,15 @@ def _costs(there: Sequence[tuple[Run, dict]]) -> list[str]:
             ]
             blocks.append(f"{run.name}:\n\n" + _markdown(("s", "share", "MXU", "part", "source"), rows))
     return blocks
+
+
+def _warnings(there: Sequence[tuple[Run, dict]]) -> str:
+    """Large gathers and sums, loops that nothing is known of, and what the compiler complained about."""
+    lines = []
+    for run, r in there:
+        said = [f"  * {w.partition(': ')[0] if w.startswith('all-') else w}" for w in r.get("warnings", ())]
+        lines += [f"* {run.name}:", *said] if said else [f"* {run.name}: nothing"]
+    return "\n".join(lines)
 
 
 def _constants() -> str:

@@ -19,6 +19,7 @@ import tempfile
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import tqdm
 
 from molmo2_jax import sharding
@@ -70,8 +71,10 @@ def _divisors(n: int, most: int) -> list[int]:
 
 def _goes(c: TrainConfig, a: models.Molmo2Config, sizes: dict[str, int]) -> bool:
     data = dataclasses.replace(c.data, vision_shards=sizes[sharding.CONTEXT])
+    tpu = types.SimpleNamespace(platform="tpu")
+    mesh = types.SimpleNamespace(shape=sizes, devices=np.array([tpu], object))  # what check_fits looks at
     try:
-        check_fits(dataclasses.replace(c, mesh=sizes, data=data), a, types.SimpleNamespace(shape=sizes))
+        check_fits(dataclasses.replace(c, mesh=sizes, data=data), a, mesh)
     except ValueError:
         return False
     return True

@@ -1,13 +1,21 @@
 """The page of pods: which runs there are, what is compiled, what is written, without compiling."""
 
 import json
+import math
+import pathlib
 import re
 import subprocess
+import types
 
+import numpy as np
 import pytest
 
+from molmo2_jax.models.config import PRESETS
 from molmo2_jax.tools.aot import pods, report
+from molmo2_jax.train.checks import check_fits, check_values
+from molmo2_jax.train.config import read
 from tests.tools.aot.examples import example_report
+from tests.train.recipe import experiment
 
 
 @pytest.fixture
@@ -42,13 +50,17 @@ def test_every_model_has_both_lengths_on_every_slice():
         assert {f"{model} {stage} {slice_}" for stage, slice_ in pods.MESHES} <= names
 
 
-def test_meshes_use_all_chips():
-    for (_, topology), keys in pods.MESHES.items():
-        chips = 1
-        for size in re.findall(r"\d+", topology.partition(":")[2]):
-            chips *= int(size)
-        assert keys["mesh.fsdp"] * keys["mesh.context"] * keys["mesh.tensor"] == chips
-        assert keys["data.vision_shards"] == keys["mesh.context"]
+@pytest.mark.parametrize("run", pods.RUNS, ids=lambda run: run.name)
+def test_every_run_goes_with_its_slice(run):
+    c = experiment(pathlib.Path(pods.STAGES[run.stage]).stem, run.model)
+    c.update_from_flattened_dict(run.overrides)
+    c = read(c.to_dict())
+    check_values(c)
+    chips = math.prod(int(size) for size in re.findall(r"\d+", run.topology.partition(":")[2]))
+    assert math.prod(c.mesh.values()) == chips
+    devices = np.array([types.SimpleNamespace(platform="tpu")], object)
+    mesh = types.SimpleNamespace(shape=c.mesh, devices=devices)
+    check_fits(c, PRESETS[c.model.preset], mesh)
 
 
 def test_one_command_compiles_and_writes(folder, compiled):

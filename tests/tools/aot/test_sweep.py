@@ -10,8 +10,10 @@ import pytest
 from molmo2_jax.models.config import PRESETS
 from molmo2_jax.tools.aot import sweep
 from molmo2_jax.tools.aot.sweep import Trial
+from molmo2_jax.train.config import read
 from tests.tools.aot.programs import V5E, V5P
 from tests.train import small_run
+from tests.train.recipe import experiment
 
 EIGHT_B, PARAMETERS = PRESETS["molmo2_8b"], 8_700_000_000
 
@@ -50,6 +52,13 @@ def test_state_that_does_not_fit_is_not_tried():
 def test_vision_shards_follow_the_mesh():
     for m in sweep.meshes(config(), EIGHT_B, PARAMETERS, V5P, 64):
         assert m["data.vision_shards"] == m["mesh.context"]
+
+
+def test_a_stage_with_tpu_kernels_is_swept():
+    c = read(experiment("stage2_sft", "8b").to_dict())
+    assert {"mesh.fsdp": 64, "mesh.context": 1} in [
+        {key: m[key] for key in ("mesh.fsdp", "mesh.context")} for m in sweep.meshes(c, EIGHT_B, PARAMETERS, V5P, 64)
+    ]
 
 
 TIMES = {  # mesh, remat -> (peak, seconds)
