@@ -33,7 +33,7 @@ from molmo2_jax.ops import mask
 LANES = 128
 NEGATIVE = -1e30  # a score that is not allowed; log_sum of a query that sees nothing
 _FLOOR = -1e20  # lowest running maximum: far above NEGATIVE, so that exp2(NEGATIVE - maximum) is 0
-_LOG2_E = math.log2(math.e)
+LOG2_E = math.log2(math.e)
 
 # Flags of a step of the list, beside its class in the two lowest bits.
 _FIRST, _LAST, _ROW_FIRST, _ROW_LAST = 4, 8, 16, 32
@@ -92,7 +92,7 @@ def forward(
       NotImplementedError: not a TPU that BLOCKS knows, or H is no multiple of 128.
     """
     call = _Call.of(q_BQNH, k_BSKH, blocks)
-    q, k, v = call.pad_queries(_scaled(q_BQNH)), call.pad_keys(k_BSKH), call.pad_keys(v_BSKH)
+    q, k, v = call.pad_queries(scaled(q_BQNH, q_BQNH.shape[-1])), call.pad_keys(k_BSKH), call.pad_keys(v_BSKH)
     q_vis, k_vis = mask.pad_queries(q_vis, call.Q), mask.pad_keys(k_vis, call.S)
     steps, count = _steps(mask.tile_classes(q_vis, k_vis, call.bq, call.bk))
     out, log_sum = pl.pallas_call(
@@ -140,7 +140,7 @@ def backward(
       blocks: tile sizes; None: those of the chip.
     """
     call = _Call.of(q_BQNH, k_BSKH, blocks)
-    q, d_out = call.pad_queries(_scaled(q_BQNH)), call.pad_queries(d_out_BQNH.astype(q_BQNH.dtype))
+    q, d_out = call.pad_queries(scaled(q_BQNH, q_BQNH.shape[-1])), call.pad_queries(d_out_BQNH.astype(q_BQNH.dtype))
     k, v = call.pad_keys(k_BSKH), call.pad_keys(v_BSKH)
     q_vis, k_vis = mask.pad_queries(q_vis, call.Q), mask.pad_keys(k_vis, call.S)
 
@@ -149,7 +149,7 @@ def backward(
         return x_BNQ.reshape(call.B, call.K, call.G, call.Q)
 
     # A query that sees nothing: exp2(any score + NEGATIVE) is 0.
-    log_sum = by_kv_head(jnp.where(log_sum_BNQ == NEGATIVE, -NEGATIVE, log_sum_BNQ * _LOG2_E), -NEGATIVE)
+    log_sum = by_kv_head(jnp.where(log_sum_BNQ == NEGATIVE, -NEGATIVE, log_sum_BNQ * LOG2_E), -NEGATIVE)
     delta = by_kv_head(delta_BNQ, 0.0)
     walk = functools.partial(_backward_walk, call, q, d_out, log_sum, delta, q_vis)
     parts = []
@@ -158,7 +158,7 @@ def backward(
         parts.append(walk(k[:, keys], v[:, keys], mask.Visibility(*(x[:, keys] for x in k_vis))))
     dq = sum(part[0] for part in parts) * call.H**-0.5
     dk, dv = (jnp.concatenate(x, axis=1)[:, : k_BSKH.shape[1]] for x in list(zip(*parts, strict=True))[1:])
-    dk = dk * (1 / _LOG2_E)  # the kernel multiplies by queries that hold log2(e)/sqrt(H)
+    dk = dk * (1 / LOG2_E)  # the kernel multiplies by queries that hold log2(e)/sqrt(H)
     return dq[:, : q_BQNH.shape[1]].reshape(q_BQNH.shape), dk.reshape(k_BSKH.shape), dv.reshape(v_BSKH.shape)
 
 
@@ -191,9 +191,9 @@ def _backward_walk(call: "_Call", q, d_out, log_sum, delta, q_vis, k, v, k_vis):
     )(*steps, q, k, v, d_out, log_sum, delta, jnp.stack(mask.query_fields(q_vis), axis=1), _columns(*k_vis))
 
 
-def _scaled(q: jax.Array) -> jax.Array:
+def scaled(q: jax.Array, head_dim: int) -> jax.Array:
     """Queries times log2(e)/sqrt(H), rounded once more to their dtype."""
-    return (q.astype(jnp.float32) * (_LOG2_E * q.shape[-1] ** -0.5)).astype(q.dtype)
+    return (q.astype(jnp.float32) * (LOG2_E * head_dim**-0.5)).astype(q.dtype)
 
 
 def _columns(*fields_BS: jax.Array) -> jax.Array:
@@ -311,7 +311,8 @@ def _widen(x: jax.Array, width: int) -> jax.Array:
     return jnp.tile(x, (1, width // LANES))
 
 
-def _dot(a, b, a_axis: int, b_axis: int) -> jax.Array:
+def dot(a, b, a_axis: int, b_axis: int) -> jax.Array:
+    """Product of two matrices over one axis of each, accumulated in float32."""
     return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=jnp.float32)
 
 
@@ -337,7 +338,7 @@ def _forward_kernel(call, rows, qs, ks, flags, q, k, v, q_vis, k_vis, out, log_s
     def tile(masked):
         for keys, g, lanes, queries in call.pieces():
             values = v[0, keys, :]
-            scores = _dot(q[0, queries, lanes], k[0, keys, :], 1, 1)
+            scores = dot(q[0, queries, lanes], k[0, keys, :], 1, 1)
             if masked:
                 q_index, q_group = (_widen(q_vis[0, field, queries, :], scores.shape[1]) for field in range(2))
                 k_fields = (k_vis[0, field : field + 1, keys] for field in range(3))
@@ -349,7 +350,7 @@ def _forward_kernel(call, rows, qs, ks, flags, q, k, v, q_vis, k_vis, out, log_s
             high[g, queries] = now
             by_lane = sum(probs[:, at : at + LANES] for at in range(0, probs.shape[1], LANES))
             weight[g, queries] = weight[g, queries] * decay + by_lane
-            update = _dot(probs.astype(values.dtype), values, 1, 0)
+            update = dot(probs.astype(values.dtype), values, 1, 0)
             total[g, queries] = total[g, queries] * _widen(decay, call.H) + update
 
     _classes(flag, tile)
@@ -361,7 +362,7 @@ def _forward_kernel(call, rows, qs, ks, flags, q, k, v, q_vis, k_vis, out, log_s
             seen = sums > 0
             sums = jnp.where(seen, sums, 1.0)
             out[0, :, g * call.H : (g + 1) * call.H] = (total[g] / sums).astype(out.dtype)
-            logs = jnp.where(seen, high[g] * (1 / _LOG2_E) + jnp.log(sums), NEGATIVE)
+            logs = jnp.where(seen, high[g] * (1 / LOG2_E) + jnp.log(sums), NEGATIVE)
             log_sum[0, 0, g, :] = logs.T[0]
 
 
@@ -388,17 +389,17 @@ def _backward_kernel(
         for keys, g, lanes, queries in call.pieces():
             at = pl.ds(pl.multiple_of(ks[n] * call.bk + keys.start, LANES), keys.stop - keys.start)
             q_, k_, v_, d_out_ = q[0, queries, lanes], k[0, keys, :], v[0, keys, :], d_out[0, queries, lanes]
-            scores = _dot(k_, q_, 1, 1)  # [keys, queries]
+            scores = dot(k_, q_, 1, 1)  # [keys, queries]
             if masked:
                 q_fields = (q_vis[0, field : field + 1, queries] for field in range(2))
                 k_fields = (_widen(k_vis[0, field, keys, :], scores.shape[1]) for field in range(3))
                 scores = jnp.where(mask.visible(*q_fields, *k_fields), scores, NEGATIVE)
             probs = jnp.exp2(scores - log_sum[0, 0, g : g + 1, queries])
-            dv[at, :] += _dot(probs.astype(d_out_.dtype), d_out_, 1, 0)
-            d_probs = _dot(v_, d_out_, 1, 1)
+            dv[at, :] += dot(probs.astype(d_out_.dtype), d_out_, 1, 0)
+            d_probs = dot(v_, d_out_, 1, 1)
             d_scores = (probs * (d_probs - delta[0, 0, g : g + 1, queries])).astype(q_.dtype)
-            dk[at, :] += _dot(d_scores, q_, 1, 0)
-            dq[0, queries, lanes] += _dot(d_scores, k_, 0, 0)
+            dk[at, :] += dot(d_scores, q_, 1, 0)
+            dq[0, queries, lanes] += dot(d_scores, k_, 0, 0)
 
     _classes(flag, tile)
 

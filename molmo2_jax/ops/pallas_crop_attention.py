@@ -18,12 +18,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-LANES = 128
+from molmo2_jax.ops.pallas_attention import LANES, LOG2_E, NEGATIVE, dot, scaled
+
 TOGETHER = 2  # heads of one turn of the loop, so that one's softmax and the other's matmuls overlap
 ROWS = 256  # patches of one matmul of scores
 VMEM = 60 << 20  # bytes that the backward pass of a crop of 736 rows and 16 heads needs: all chips but v4 have them
-_NEGATIVE = -1e30
-_LOG2_E = math.log2(math.e)
 
 
 def forward(
@@ -43,7 +42,7 @@ def forward(
     return _call(
         functools.partial(_forward_kernel, patches, head_dim),
         "crops_forward",
-        (_scaled(q_CPF, head_dim), k_CPF, v_CPF),
+        (scaled(q_CPF, head_dim), k_CPF, v_CPF),
         (jax.ShapeDtypeStruct(q_CPF.shape, q_CPF.dtype), sums),
         [pltpu.VMEM((N, P, head_dim + -head_dim % LANES), x.dtype) for x in (q_CPF, k_CPF, v_CPF, q_CPF)],
     )
@@ -55,7 +54,7 @@ def backward(
     """Gradients of queries, keys and values in their dtypes."""
     _, P, F = q_CPF.shape
     N = F // head_dim
-    operands = (_scaled(q_CPF, head_dim), k_CPF, v_CPF, out_CPF, d_out_CPF.astype(q_CPF.dtype))
+    operands = (scaled(q_CPF, head_dim), k_CPF, v_CPF, out_CPF, d_out_CPF.astype(q_CPF.dtype))
     wide = [pltpu.VMEM((N, P, head_dim + -head_dim % LANES), x.dtype) for x in (*operands, *operands[:3])]
     return _call(
         functools.partial(_backward_kernel, patches, head_dim),
@@ -64,11 +63,6 @@ def backward(
         tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands[:3]),
         wide,
     )
-
-
-def _scaled(q: jax.Array, head_dim: int) -> jax.Array:
-    """Queries times log2(e)/sqrt(H), rounded once more to their dtype."""
-    return (q.astype(jnp.float32) * (_LOG2_E * head_dim**-0.5)).astype(q.dtype)
 
 
 def _call(kernel, name, operands, results, scratch):
@@ -87,10 +81,6 @@ def _call(kernel, name, operands, results, scratch):
         compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel",), vmem_limit_bytes=VMEM),
         name=name,
     )(*operands)
-
-
-def _dot(a, b, a_axis: int, b_axis: int) -> jax.Array:
-    return jax.lax.dot_general(a, b, (((a_axis,), (b_axis,)), ((), ())), preferred_element_type=jnp.float32)
 
 
 def _split(crop, heads, width: int) -> None:
@@ -125,13 +115,13 @@ def _forward_kernel(patches, width, q, k, v, out, log_sum, q_heads, k_heads, v_h
 
     def head(h):
         for rows in _pieces(q.shape[1]):
-            scores = _dot(q_heads[h, rows], k_heads[h], 1, 1)
+            scores = dot(q_heads[h, rows], k_heads[h], 1, 1)
             key = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 1)
-            scores = jnp.where(key < patches, scores, _NEGATIVE)
+            scores = jnp.where(key < patches, scores, NEGATIVE)
             high = scores.max(-1, keepdims=True)
             probs = jnp.exp2(scores - high)
             weight = probs.sum(-1, keepdims=True)
-            out_heads[h, rows] = (_dot(probs.astype(v.dtype), v_heads[h], 1, 0) / weight).astype(out.dtype)
+            out_heads[h, rows] = (dot(probs.astype(v.dtype), v_heads[h], 1, 0) / weight).astype(out.dtype)
             log_sum[0, pl.ds(h, 1), rows] = (high + jnp.log2(weight)).T
 
     _each_head(q_heads.shape[0], head)
@@ -148,15 +138,15 @@ def _backward_kernel(patches, width, q, k, v, out, d_out, log_sum, dq, dk, dv, *
         delta = (d_out_.astype(jnp.float32) * out_heads[h].astype(jnp.float32)).sum(-1, keepdims=True).T
         for keys in _pieces(k.shape[1]):
             k_ = k_heads[h, keys]
-            probs = jnp.exp2(_dot(k_, q_, 1, 1) - log_sum[0, pl.ds(h, 1), :])
+            probs = jnp.exp2(dot(k_, q_, 1, 1) - log_sum[0, pl.ds(h, 1), :])
             if keys.stop > patches:
                 key = jax.lax.broadcasted_iota(jnp.int32, probs.shape, 0)
                 probs = jnp.where(key < patches - keys.start, probs, 0.0)
-            dv_heads[h, keys] = _dot(probs.astype(d_out_.dtype), d_out_, 1, 0).astype(dv.dtype)
-            d_scores = (probs * (_dot(v_heads[h, keys], d_out_, 1, 1) - delta)).astype(q_.dtype)
+            dv_heads[h, keys] = dot(probs.astype(d_out_.dtype), d_out_, 1, 0).astype(dv.dtype)
+            d_scores = (probs * (dot(v_heads[h, keys], d_out_, 1, 1) - delta)).astype(q_.dtype)
             # `q` holds scale and log2(e): keys want the one alone, queries have had neither.
-            dk_heads[h, keys] = (_dot(d_scores, q_, 1, 0) * (1 / _LOG2_E)).astype(dk.dtype)
-            parts.append(_dot(d_scores, k_, 0, 0))
+            dk_heads[h, keys] = (dot(d_scores, q_, 1, 0) * (1 / LOG2_E)).astype(dk.dtype)
+            parts.append(dot(d_scores, k_, 0, 0))
         dq_heads[h] = (sum(parts) * width**-0.5).astype(dq.dtype)
 
     _each_head(q_heads.shape[0], head)
