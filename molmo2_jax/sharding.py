@@ -39,7 +39,6 @@ PARAMETER_RULES = {
     "norm": None,
 }
 
-V_D = P(TENSOR, None)  # a vocabulary table in use
 WHOLE = P()
 B = P(ROWS)
 B_S = P(ROWS, CONTEXT)

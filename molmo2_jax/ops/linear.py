@@ -64,14 +64,14 @@ def _weight_gradient(x, dy, tokens: int, stored: P):
     return jax.shard_map(local, in_specs=specs, out_specs=stored)(x, dy)
 
 
-def scattered_sum(sums: jax.Array, stored: P) -> jax.Array:
-    """Inside shard_map: the sum over all devices' tokens of a gradient that is whole over fsdp, as `stored`.
+def scattered_sum(sums: jax.Array, stored: P, over: Sequence[str] = sharding.TOKENS) -> jax.Array:
+    """Inside shard_map: the sum over the mesh axes `over` of a gradient that is whole over fsdp, as `stored`.
 
     Cut into shards as it is summed: a sum that is cut afterwards sends twice the bytes. XLA:TPU does so for each weight
     of a layer as long as the shards have a dimension of their own, with at most one dimension before it. Else it pads
     shards (256 rows to 280, 160 to 192) and permutes rows between devices to undo it, or sums first and cuts then.
     """
-    rest = sharding.TOKENS
+    rest = tuple(over)
     if sharding.FSDP in stored:
         at, ways = stored.index(sharding.FSDP), jax.lax.axis_size(sharding.FSDP)
         before, (size, *after) = sums.shape[:at], sums.shape[at:]
@@ -79,7 +79,7 @@ def scattered_sum(sums: jax.Array, stored: P) -> jax.Array:
         sums = sums.reshape(*merged, ways, size // ways, *after)
         sums = jax.lax.psum_scatter(sums, sharding.FSDP, scatter_dimension=len(merged))
         sums = sums.reshape(*before, size // ways, *after)
-        rest = tuple(axis for axis in rest if axis != sharding.FSDP)
+        rest = tuple(axis for axis in over if axis != sharding.FSDP)
     return jax.lax.psum(sums, rest)
 
 
