@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from molmo2_jax import sharding
 from molmo2_jax.models.config import LlmConfig
-from molmo2_jax.models.layers import Linear, RMSNorm, dropout, param, run_stack
+from molmo2_jax.models.layers import Linear, RMSNorm, dropout, dropout_masks, param, run_stack
 from molmo2_jax.ops import rope
 
 # attend(q_BSNH, k_BSKH, v_BSKH, layer_state) -> (out_BSNH, new layer_state)
@@ -180,16 +180,17 @@ class Llm(nnx.Module):
             stretched = rope.inverse_frequencies(c.head_dim, c.rope_theta, c.yarn)
             tables.append(rope.rope_table(positions_BS, stretched, c.yarn.attention_factor))
         use_yarn_L = jnp.array([layer in c.yarn_layers for layer in range(c.layers)])
-        keys_L2 = None if dropout_ is None else jax.random.split(dropout_.key, (c.layers, 2))
+        keys_L = None if dropout_ is None else jax.random.split(dropout_.key, c.layers)
 
         def step(block, x, layer):
-            use_yarn, keys, state = layer
+            use_yarn, key, state = layer
             table = tables[0] if len(tables) == 1 else jnp.where(use_yarn, tables[1], tables[0])
+            masks = None if key is None else dropout_masks(x, key, dropout_.rate_BS)
 
             def drop(y, i):
-                return y if keys is None else dropout(y, keys[i], dropout_.rate_BS)
+                return y if masks is None else dropout(y, masks[i], dropout_.rate_BS)
 
             return block(x, table, attend, state, drop)
 
-        x_BSD, states = run_stack(self.blocks, step, x_BSD, (use_yarn_L, keys_L2, states), remat)
+        x_BSD, states = run_stack(self.blocks, step, x_BSD, (use_yarn_L, keys_L, states), remat)
         return self.norm(x_BSD), states
