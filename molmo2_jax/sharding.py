@@ -128,6 +128,13 @@ def local_rows(batch: int, mesh: jax.sharding.Mesh) -> list[int]:
     return sorted({row for (rows,) in held for row in range(*rows.indices(batch))})
 
 
+def row_sharers(batch: int, mesh: jax.sharding.Mesh) -> list[int]:
+    """Indices of the processes that hold a row of a global batch which this one holds, too; this one's among them."""
+    rows = set(local_rows(batch, mesh))
+    held = NamedSharding(mesh, B).devices_indices_map((batch,)).items()
+    return sorted({device.process_index for device, (cut,) in held if rows & set(range(*cut.indices(batch)))})
+
+
 def put_rows(arrays: Mapping[str, jax.typing.ArrayLike], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
     """Local rows [B_local, ...] of this process -> global arrays, rows over ROWS and dimension 1 over `context`.
 

@@ -17,6 +17,7 @@ import collections
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -31,7 +32,7 @@ from molmo2_jax.data.mixture import Draw, Schedule, rates, table
 from molmo2_jax.data.pack import Size, pack
 from molmo2_jax.data.row import Placed, lay_out_row, silence
 from molmo2_jax.data.schema import RowShape, empty_row
-from molmo2_jax.data.workers import CropBuffer, DecodePool, Job, Ticket
+from molmo2_jax.data.workers import CropBuffer, DecodePool, Failure, Job, Ticket
 from molmo2_jax.text.tokenizer import Tokenizer
 
 LISTED = 200  # failures that are listed when a run stops because of them
@@ -44,6 +45,14 @@ class FailureRateError(RuntimeError):
 def row_shape(cfg: DataConfig) -> RowShape:
     """The budgets of one row."""
     return RowShape(tokens=cfg.seq_len, crops=cfg.crops, pooled=cfg.pooled, shards=cfg.vision_shards)
+
+
+class Exchange(Protocol):
+    """`exchange(value)`, once a batch, gives the JSON values of all hosts that share rows; `close()` ends waiting."""
+
+    def __call__(self, value: Any) -> list[Any]: ...
+
+    def close(self) -> None: ...
 
 
 class Data:
@@ -85,14 +94,17 @@ class Data:
         rng = np.random.default_rng(np.random.SeedSequence(key))
         return describe(record, draw.dataset, self.settings[draw.dataset], self.tok, self.cfg, rng)
 
-    def loader(self, *, seed: int, rows: Sequence[int], streams: int) -> "Loader":
-        """Batches of the rows that this host owns, `rows` of `streams` in the global batch; close() it when done."""
+    def loader(self, *, seed: int, rows: Sequence[int], streams: int, exchange: "Exchange | None" = None) -> "Loader":
+        """Batches of the rows that this host owns, `rows` of `streams` in the global batch; close() it when done.
+
+        `exchange` is with the hosts that own some of these rows, too: what one of them cannot decode none trains on.
+        """
         if len(set(rows)) != len(rows) or not rows or not 0 <= min(rows) <= max(rows) < streams:
             raise ValueError(f"rows are distinct indices into the {streams} rows of the global batch, not {list(rows)}")
         schedule = Schedule(self.rates, self.lengths, seed=seed, streams=streams, pool=self.cfg.pool)
         pool = DecodePool(self.cfg.workers)
-        batches = _Batches([Stream(self, schedule, seed, row) for row in rows], self, pool)
-        return Loader(batches, pool, self.cfg.prefetch, self.rates)
+        batches = _Batches([Stream(self, schedule, seed, row) for row in rows], self, pool, exchange)
+        return Loader(batches, pool, exchange, self.cfg.prefetch, self.rates)
 
 
 def _open_all(settings: Mapping[str, DatasetConfig]) -> tuple[dict[str, Dataset], list[str]]:
@@ -171,9 +183,9 @@ class _Begun:
 class _Batches(grain.DatasetIterator):
     """One batch a step, a row from each stream; `prefetch` batches are being decoded at a time."""
 
-    def __init__(self, streams: Sequence[Stream], data: Data, pool: DecodePool):
+    def __init__(self, streams: Sequence[Stream], data: Data, pool: DecodePool, exchange: Exchange | None):
         super().__init__()
-        self._streams, self._data, self._pool = streams, data, pool
+        self._streams, self._data, self._pool, self._exchange = streams, data, pool, exchange
         self._ahead = data.cfg.prefetch if data.cfg.workers else 1
         self._windows: list[tuple[int, list[list[Example]]] | None] = [None] * len(streams)
         self._listed: list[str] = []
@@ -243,10 +255,10 @@ class _Batches(grain.DatasetIterator):
 
     def _finish(self, begun: _Begun) -> dict:
         """Wait for the media of a batch, silence the examples that lack them, and count."""
-        given_up = {}
-        for place, failure in zip(begun.jobs, begun.ticket.result(), strict=True):
-            if failure is not None:
-                given_up[place] = failure
+        decoded = zip(begun.jobs, begun.ticket.result(), strict=True)
+        given_up = {place: failure for place, failure in decoded if failure is not None}
+        if self._exchange is not None:
+            given_up = self._agree(begun, given_up)
         failures = list(begun.unusable)
         shown: list[list[dict]] = [[] for _ in self._streams]
         for place, (index, one) in enumerate(begun.placed):
@@ -270,6 +282,24 @@ class _Batches(grain.DatasetIterator):
         self._delivered = begun.cursors
         self._check_failure_rate([])
         return {**begun.arrays, "failures": messages, "examples": shown, "counts": self._counts.to_json()}
+
+    def _agree(self, begun: _Begun, given_up: dict[int, Failure]) -> dict[int, Failure]:
+        """With what other hosts of the same rows could not decode; each holds a part of an example's tokens or crops.
+
+        An example is called by its row of the global batch and its number in it: "17/3".
+        """
+        numbers, names = collections.Counter(), []
+        for index, _ in begun.placed:
+            names.append(f"{self._streams[index].row}/{numbers[index]}")
+            numbers[index] += 1
+        places, agreed = {name: place for place, name in enumerate(names)}, {}
+        for told in self._exchange({names[place]: failure for place, failure in given_up.items()}):
+            for name in told.keys() & places.keys():
+                agreed.setdefault(places[name], Failure(*told[name]))  # of two the first host's counts everywhere
+        for place in agreed.keys() - given_up.keys():
+            index, one = begun.placed[place]
+            begun.arrays["crops"][index, one.slots[one.slots >= 0]] = 0  # as where decoding failed
+        return agreed
 
     def _check_failure_rate(self, more: Sequence[Unusable]) -> None:
         total, cfg = self._counts.total(), self._data.cfg
@@ -299,10 +329,12 @@ class Loader(grain.DatasetIterator):
     `rates`: the configured share of each dataset. An element past `max_failure_rate` raises FailureRateError.
     """
 
-    def __init__(self, batches: _Batches, pool: DecodePool, prefetch: int, rates: Mapping[str, float]):
+    def __init__(
+        self, batches: _Batches, pool: DecodePool, exchange: Exchange | None, prefetch: int, rates: Mapping[str, float]
+    ):
         super().__init__()
         self.rates = rates
-        self._pool = pool
+        self._pool, self._exchange = pool, exchange
         self._ahead = iter(grain.experimental.ThreadPrefetchIterDataset(_Once(batches), prefetch_buffer_size=prefetch))
 
     def __next__(self) -> dict:
@@ -319,6 +351,8 @@ class Loader(grain.DatasetIterator):
         if self._closed:
             return
         self._pool.close()  # first, so that nobody waits for a decoder
+        if self._exchange is not None:
+            self._exchange.close()
         self._ahead.close()
         del self._ahead  # its destructor must not be left to the interpreter's end
         super().close()

@@ -17,12 +17,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
 from jax.sharding import PartitionSpec as P
 
 from molmo2_jax import sharding
 from molmo2_jax.ops.linear import scattered_sum
-
 
 VOCAB = (sharding.TENSOR, sharding.CONTEXT)  # mesh axes that cut the vocabulary here
 

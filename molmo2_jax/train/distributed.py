@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,8 @@ from molmo2_jax.train.config import ConfigError
 ADDRESS, NUMBER, INDEX = PLAIN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
-POLL = 0.5  # seconds between looks at what the others say
+POLL = 0.5  # seconds between looks at whether others have stopped
+PAUSE = 0.05  # seconds between looks at what others have told
 ANSWER = 10  # seconds that the first process waits for the others to leave after an error
 GATHER = 600  # seconds to wait for what another process has to tell: it may be reading a slow disk
 
@@ -134,6 +135,41 @@ def gather(name: str, value: Any) -> list[Any] | None:
     others = [client.blocking_key_value_get(f"{folder}{i}", GATHER * 1000) for i in range(1, jax.process_count())]
     client.key_value_delete(folder)
     return [value] + [json.loads(text) for text in others]
+
+
+class Exchange:
+    """What processes tell each other, turn by turn: `exchange(value)` gives the values of all of them, in order.
+
+    Args:
+      name: another one for each exchange.
+      group: indices of the processes that wait for each other, this one's among them. Groups may overlap.
+    """
+
+    def __init__(self, name: str, group: Sequence[int]):
+        self._folder, self._group = f"{TOLD}{name}/", sorted(group)
+        self._turn, self._closed = 0, threading.Event()
+
+    def __call__(self, value: Any) -> list[Any]:
+        """Waits for the others. ClosedError once `close` was called: they may have ended without this turn."""
+        client, index, turn = runtime.global_state.client, jax.process_index(), f"{self._folder}{self._turn}/"
+        client.key_value_set(f"{turn}{index}", json.dumps(value))
+        told = {}
+        while not told.keys() >= set(self._group):
+            if self._closed.wait(PAUSE if told else 0):
+                raise ClosedError(f"turn {self._turn} of {self._folder} was left")
+            told = {_index(key): text for key, text in client.key_value_dir_get(turn)}
+        if self._turn:  # who has told something in this turn has read all of the last one
+            client.key_value_delete(f"{self._folder}{self._turn - 1}/{index}")
+        self._turn += 1
+        return [json.loads(told[i]) for i in self._group]
+
+    def close(self) -> None:
+        """Ends a turn that another thread waits in."""
+        self._closed.set()
+
+
+class ClosedError(RuntimeError):
+    """A turn of an exchange that was closed."""
 
 
 @contextlib.contextmanager

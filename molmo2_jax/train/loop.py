@@ -64,7 +64,10 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
         raise ConfigError(f"config: {error}") from error
     opened = loading.Data(c.data)
     say(opened.table)
-    data = opened.loader(seed=c.seed, rows=sharding.local_rows(c.batch, mesh), streams=c.batch)
+    sharers = sharding.row_sharers(c.batch, mesh)
+    exchange = distributed.Exchange("failures", sharers) if len(sharers) > 1 else None
+    rows = sharding.local_rows(c.batch, mesh)
+    data = opened.loader(seed=c.seed, rows=rows, streams=c.batch, exchange=exchange)
     try:
         with jax.set_mesh(mesh):
             return _train(c, workdir, structure, assigned, mesh, data)

@@ -5,7 +5,6 @@ import threading
 import pytest
 
 from molmo2_jax.data import loader as loader_lib
-from molmo2_jax.data.loader import make_loader
 from tests.data.loading import SMALL
 
 
@@ -29,9 +28,9 @@ def open_loader(records, data_config, tokenizer, monkeypatch):
     before = threading.active_count()
     opened = []
 
-    def make(rows=(0, 1), seed=0, streams=4, **changes):
+    def make(rows=(0, 1), seed=0, streams=4, exchange=None, **changes):
         cfg = data_config(**{"records": [records], **SMALL, **changes})
-        opened.append(make_loader(cfg, seed=seed, rows=rows, streams=streams))
+        opened.append(loader_lib.Data(cfg).loader(seed=seed, rows=rows, streams=streams, exchange=exchange))
         return opened[-1]
 
     yield make

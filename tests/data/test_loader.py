@@ -200,6 +200,51 @@ def test_a_broken_medium_costs_its_example_and_is_counted(open_loader, folder, w
     assert loader.get_state()["counts"]["records"] == counts
 
 
+class Others:
+    """An exchange with a host that shares rows and failed at `failed`, by turn."""
+
+    def __init__(self, *failed):
+        self.failed, self.told, self.closed = list(failed), [], False
+
+    def __call__(self, value):
+        self.told.append(value)
+        return [self.failed.pop(0) if self.failed else {}, json.loads(json.dumps(value))]
+
+    def close(self):
+        self.closed = True
+
+
+def failed_in(element, rows):
+    """{"row of the global batch/number in it": reason} of what an element says has failed."""
+    return {
+        f"{row}/{number}": example["failed"]
+        for row, examples in zip(rows, element["examples"], strict=True)
+        for number, example in enumerate(examples)
+        if example["failed"]
+    }
+
+
+def test_what_a_host_cannot_decode_those_that_share_the_row_silence_too(open_loader, folder):
+    rows, told = (2, 1), {"max_failure_rate": 1.0}
+    there, elsewhere = Others(), {"3/0": ["not of these rows", "no_file"]}
+    plain = next(open_loader(rows=rows, **told))
+    loader = open_loader(rows=rows, exchange=there, **told)
+    whole = (folder / "bikes.mp4").read_bytes()
+    (folder / "bikes.mp4").write_bytes(b"gone")
+    broken = next(loader)
+    assert failed_in(broken, rows) == {name: reason for name, (_, reason) in there.told[0].items()} != {}
+    (folder / "bikes.mp4").write_bytes(whole)
+    here = Others(there.told[0] | elsewhere)
+    loader = open_loader(rows=rows, exchange=here, **told)
+    silenced = next(loader)
+    assert here.told[0] == {}
+    assert same(silenced, broken) and not same(silenced, plain)
+    for name in ("failures", "examples", "counts"):
+        assert silenced[name] == broken[name]
+    loader.close()
+    assert here.closed
+
+
 def test_a_bad_record_costs_itself_and_is_counted(open_loader, write_records):
     ask = {"style": "text_sft", "user": "Hi.", "answer": "Ho."}
     good = [{"id": f"t{i}", "messages": [ask]} for i in range(8)]

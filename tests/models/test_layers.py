@@ -11,7 +11,8 @@ def drawn(rates):
     mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
     with jax.set_mesh(mesh):
         x = jax.device_put(np.ones((len(rates), 64, 512), "f"), jax.NamedSharding(mesh, sharding.B_S_D))
-        rate_BS = jax.device_put(np.repeat(np.float32(rates), 64).reshape(-1, 64), jax.NamedSharding(mesh, sharding.B_S))
+        rate_BS = np.repeat(np.float32(rates), 64).reshape(-1, 64)
+        rate_BS = jax.device_put(rate_BS, jax.NamedSharding(mesh, sharding.B_S))
         return x, dropout_masks(x, jax.random.key(0), rate_BS), rate_BS
 
 

@@ -154,7 +154,7 @@ def test_tpu_kernels_equal_dense_over_devices(context, degree, layout, tpu_kerne
 
 @pytest.fixture(scope="module")
 def tpu_kernels_on_cpu():
-    """(context, degree) -> as `over_mesh`. By Pallas' plain interpreter: the other one's kernels wait for each other."""
+    """(context, degree) -> as `over_mesh`. By Pallas' plain interpreter: in the other one kernels wait."""
     with pytest.MonkeyPatch.context() as patch:
         tiles = pallas_attention.Blocks(128, 128, 128, resident=256, vmem=1 << 24)
         patch.setattr(pallas_attention, "chip_blocks", lambda: tiles)
