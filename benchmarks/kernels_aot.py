@@ -45,7 +45,7 @@ LENGTH = flags.DEFINE_integer("length", 16_384, "Tokens of the causal row.")
 
 def start(dump: pathlib.Path | None) -> None:
     """Environment of the compiler; before jax is imported."""
-    os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    os.environ["JAX_PLATFORMS"] = "cpu"
     if dump is not None:
         dump.mkdir(parents=True, exist_ok=True)
         if any(dump.iterdir()):
@@ -58,11 +58,10 @@ def start(dump: pathlib.Path | None) -> None:
 def one_chip(topology: str):
     """A mesh of one device of the topology."""
     import jax
-    from jax.experimental import topologies
 
-    options = {"chip_config_name": "megacore"} if topology.startswith("v4") else {}
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology, **options).devices
-    return jax.make_mesh((1,), ("one",), devices=devices[:1])
+    from molmo2_jax.tools.aot.topology import devices
+
+    return jax.make_mesh((1,), ("one",), devices=devices(topology)[:1])
 
 
 def compile_ours(mesh, length: int):

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from jax.experimental import topologies
 from jax.sharding import PartitionSpec as P
 
 from molmo2_jax import sharding
+from molmo2_jax.tools.aot import topology
 
 SIZES = {"data": 2, "fsdp": 2, "context": 1, "tensor": 2}
 
@@ -32,16 +32,14 @@ def test_a_mesh_that_cannot_be_is_refused(sizes, message):
         sharding.make_mesh(sizes)
 
 
-def slices(monkeypatch, count, shape="v5e:2x2"):
+def slices(count, shape="v5e:2x2"):
     """Devices of `count` TPU slices of such a shape, which are not there."""
     pytest.importorskip("libtpu")
-    for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
-        monkeypatch.setenv(name, "1")
-    return topologies.get_topology_desc(platform="tpu", topology_name=shape, num_slices=count).devices
+    return topology.devices(f"{count}x{shape}")
 
 
-def test_slices_lie_along_data(monkeypatch):
-    devices = slices(monkeypatch, 2)
+def test_slices_lie_along_data():
+    devices = slices(2)
     mesh = sharding.make_mesh({"data": 4, "fsdp": 2, "context": 1, "tensor": 1}, devices[::-1])
     assert set(mesh.axis_types) == {jax.sharding.AxisType.Explicit}
     assert set(mesh.devices.flat) == set(devices)
@@ -49,11 +47,11 @@ def test_slices_lie_along_data(monkeypatch):
         assert {device.slice_index for device in row.flat} == {data // 2}
 
 
-def test_an_axis_other_than_data_cannot_cross_slices(monkeypatch):
+def test_an_axis_other_than_data_cannot_cross_slices():
     with pytest.raises(ValueError, match=r"'data': 1, 'fsdp': 8.* data must be a multiple of the 2 slices"):
-        sharding.make_mesh({"data": 1, "fsdp": 8, "context": 1, "tensor": 1}, slices(monkeypatch, 2))
+        sharding.make_mesh({"data": 1, "fsdp": 8, "context": 1, "tensor": 1}, slices(2))
     with pytest.raises(ValueError, match=r"slices have different sizes: {0: 4, 1: 2}"):
-        sharding.make_mesh({"data": 6, "fsdp": 1, "context": 1, "tensor": 1}, slices(monkeypatch, 2)[:6])
+        sharding.make_mesh({"data": 6, "fsdp": 1, "context": 1, "tensor": 1}, slices(2)[:6])
 
 
 @pytest.mark.parametrize(
@@ -104,6 +102,6 @@ def test_rows_lie_where_their_devices_are():
 
 
 def test_an_axis_may_take_part_of_a_torus_axis(monkeypatch):
-    mesh = sharding.make_mesh({"data": 1, "fsdp": 8, "context": 2, "tensor": 1}, slices(monkeypatch, 1, "v5e:4x4"))
+    mesh = sharding.make_mesh({"data": 1, "fsdp": 8, "context": 2, "tensor": 1}, slices(1, "v5e:4x4"))
     pairs = mesh.devices.reshape(8, 2)
     assert all(sum(abs(x - y) for x, y in zip(a.coords, b.coords, strict=True)) == 1 for a, b in pairs)

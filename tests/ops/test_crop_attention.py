@@ -9,6 +9,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from molmo2_jax import sharding
 from molmo2_jax.ops.crop_attention import crop_attention
+from molmo2_jax.tools.aot import topology
 
 PATCHES = 293  # of 304, which is two pieces of the kernels
 REAL = np.arange(608) % 304 < PATCHES
@@ -36,3 +37,19 @@ def test_kernels_give_what_plain_jax_gives(heads, dtype, tolerance):
     got, want = ([x[:, REAL] for x in run_] for run_ in (got, run("dense", heads, *arrays)))
     for name, a, b in zip(("out", "dq", "dk", "dv"), got, want, strict=True):
         assert np.abs(a - b).max() <= tolerance * np.abs(b).max(), name
+
+
+@pytest.mark.parametrize("chip", ["v4:2x2x1", "v5e:2x2", "v5p:2x2x1", "v6e:2x2"])
+def test_kernels_compile_for_the_chips_that_hold_a_crop(chip):
+    pytest.importorskip("libtpu")
+    mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), topology.devices(chip)[:1])
+    x = jax.ShapeDtypeStruct((1, 4 * 736, 1152), jnp.bfloat16, sharding=jax.NamedSharding(mesh, sharding.B_S_F))
+
+    def both(q, k, v, d_out):
+        sizes = {"heads": 16, "crop": 736, "patches": 729, "implementation": "pallas"}
+        out, pull = jax.vjp(lambda *qkv: crop_attention(*qkv, **sizes), q, k, v)
+        return out, pull(d_out)
+
+    with jax.set_mesh(mesh):
+        text = jax.jit(both).lower(x, x, x, x).compile().as_text()
+    assert text.count("tpu_custom_call") == (0 if chip.startswith("v4") else 2)
