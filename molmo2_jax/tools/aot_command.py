@@ -1,7 +1,5 @@
 """`molmo2 aot`."""
 
-import dataclasses
-import json
 import pathlib
 import sys
 
@@ -19,7 +17,7 @@ _HELP = {
     "config": "Experiment file; keys after it: --config.mesh.fsdp=16.",
     "topology": "Slice to compile for: v4, v5e, v5p, v6e or 7x and its size in chips, as v5p:4x4x4; 2xv5p:4x4x4 are "
     "two of them over DCN.",
-    "out": "Folder for report.json and report.md; of a sweep for sweep.json.",
+    "out": "Folder for report.json and report.md; of a sweep for sweep.json, from which one that was stopped goes on.",
     "dump": "Folder for the compiled program: step.hlo.txt, memory.json, model_flops.json.",
     "sweep": "Look for the fastest mesh, remat policies and microbatches that fit; each trial is a compilation.",
 }
@@ -68,9 +66,17 @@ def _report(c: TrainConfig, topology: str, out: pathlib.Path | None, dump: pathl
 def _sweep(c: TrainConfig, topology: str, out: pathlib.Path | None, arguments: list[str]) -> int:
     own = ("--sweep", "--out", "-sweep", "-out")
     shared = [a for n, a in enumerate(arguments) if not a.startswith(own) and (n == 0 or arguments[n - 1] not in own)]
-    trials = sweep.sweep(analysis.stages(c, topology), lambda overrides: sweep.compile_apart(shared, overrides))
-    if out is not None:
-        (out / "sweep.json").write_text(json.dumps([dataclasses.asdict(t) for t in trials], indent=1))
+    kept = None if out is None else sweep.Kept(out / "sweep.json", shared)
+
+    def run(overrides: sweep.Overrides) -> sweep.Trial:
+        trial = sweep.compile_apart(shared, overrides)
+        if kept is not None:
+            kept.add(trial)
+        return trial
+
+    trials = sweep.sweep(analysis.stages(c, topology), run, kept.trials if kept else ())
+    if kept is not None:
+        kept.write(trials)
     print(sweep.table(trials), end="")
     if not trials or not trials[0].fits:
         print("molmo2 aot: none of these fits", file=sys.stderr)

@@ -7,7 +7,9 @@ One thing is changed at a time, and the best so far is kept:
     model.vit_remat, microbatches                                             likewise
 
 Whatever fits is better than what does not; of what fits the shorter step wins, of what does not the smaller peak. A
-trial is a compilation in a process of its own, since libtpu reads its options once and memory is given back whole.
+trial is a compilation in a process of its own, since libtpu reads its options once and memory is given back whole. A
+sweep of a large model takes hours (minutes a trial): each trial is kept in a file as it ends, and a sweep that was
+stopped goes on from it.
 """
 
 import dataclasses
@@ -27,7 +29,7 @@ from molmo2_jax.models import config as models
 from molmo2_jax.models import layers
 from molmo2_jax.tools.aot.chips import Chip
 from molmo2_jax.train.checks import check_fits
-from molmo2_jax.train.config import TrainConfig
+from molmo2_jax.train.config import ConfigError, TrainConfig
 
 Overrides = Mapping[str, object]  # config key -> value
 
@@ -80,26 +82,57 @@ def _goes(c: TrainConfig, a: models.Molmo2Config, sizes: dict[str, int]) -> bool
     return True
 
 
-def sweep(stages: Sequence[Sequence[Overrides]], run: Callable[[Overrides], Trial]) -> list[Trial]:
+def sweep(
+    stages: Sequence[Sequence[Overrides]], run: Callable[[Overrides], Trial], known: Sequence[Trial] = ()
+) -> list[Trial]:
     """All trials, the best first: every choice of a stage on top of the best of the stages before.
 
     Args:
       stages: the choices of each stage; a choice that was tried on the same base is not run again.
       run: compiles with overrides.
+      known: trials of an earlier sweep, which are not run again, either.
     """
+    before = {_key(trial.overrides): trial for trial in known}
     trials: dict[tuple, Trial] = {}
     base: dict[str, object] = {}
     with tqdm.tqdm(total=sum(len(choices) for choices in stages), unit="compile", desc="sweep") as bar:
         for choices in stages:
             for choice in choices:
                 overrides = base | choice
-                key = tuple(sorted(overrides.items()))
+                key = _key(overrides)
                 if key not in trials:
-                    trials[key] = run(overrides)
+                    trials[key] = before[key] if key in before else run(overrides)
                     bar.set_postfix_str(_short(min(trials.values(), key=Trial.rank)))
                 bar.update()
             base = dict(min(trials.values(), key=Trial.rank).overrides) if trials else base
     return sorted(trials.values(), key=Trial.rank)
+
+
+def _key(overrides: Overrides) -> tuple:
+    return tuple(sorted(overrides.items()))
+
+
+class Kept:
+    """The file of a sweep: JSON of its flags and of the trials so far, written anew after each."""
+
+    def __init__(self, path: pathlib.Path, flags: Sequence[str]):
+        """Raises ConfigError where the file is of a sweep with other flags."""
+        self._path, self._flags, self.trials = path, list(flags), []
+        if path.exists():
+            there = json.loads(path.read_text())
+            if there["flags"] != self._flags:
+                raise ConfigError(f"--out: {path} is of a sweep with {there['flags']}; take another folder")
+            self.trials = [Trial(**trial) for trial in there["trials"]]
+
+    def add(self, trial: Trial) -> None:
+        self.trials.append(trial)
+        self.write(self.trials)
+
+    def write(self, trials: Sequence[Trial]) -> None:
+        text = json.dumps({"flags": self._flags, "trials": [dataclasses.asdict(t) for t in trials]}, indent=1)
+        new = self._path.with_suffix(".new")
+        new.write_text(text + "\n")
+        new.replace(self._path)  # whole or not at all, should the sweep be stopped here
 
 
 def _short(best: Trial) -> str:

@@ -131,7 +131,7 @@ def test_a_sweep_keeps_all_trials_and_shows_the_best(molmo2, small_model, monkey
     monkeypatch.setattr(sweep, "compile_apart", compile_apart)
     status, out, _ = molmo2(*arguments(), "--sweep", "--out=found")
     assert status == 0
-    trials = json.loads((tmp_path / "found" / "sweep.json").read_text())
+    trials = json.loads((tmp_path / "found" / "sweep.json").read_text())["trials"]
     assert trials[0]["overrides"]["mesh.fsdp"] == 1 and trials[0]["overrides"]["model.remat"] == "dots"
     assert len(trials) == len(out.splitlines()) == len(shared)
     assert shared[0] == arguments()[1:]

@@ -10,7 +10,7 @@ import pytest
 from molmo2_jax.models.config import PRESETS
 from molmo2_jax.tools.aot import sweep
 from molmo2_jax.tools.aot.sweep import Trial
-from molmo2_jax.train.config import read
+from molmo2_jax.train.config import ConfigError, read
 from tests.tools.aot.programs import V5E, V5P
 from tests.train import small_run
 from tests.train.recipe import experiment
@@ -110,6 +110,27 @@ def test_nothing_is_compiled_twice():
     tried = []
     sweep.sweep([[{"mesh": "a", "remat": "full"}], [{"remat": "full"}], [{"mesh": "b"}]], fake(tried))
     assert tried == [{"mesh": "a", "remat": "full"}, {"mesh": "b", "remat": "full"}]
+
+
+def test_a_sweep_that_was_stopped_goes_on(tmp_path):
+    stages = [[{"mesh": m} for m in "abc"], [{"remat": r} for r in ("full", "dots", "out")]]
+    want, tried = sweep.sweep(stages, fake([])), []
+    run, kept = fake(tried), sweep.Kept(tmp_path / "sweep.json", ["--topology=x"])
+
+    def stopped(overrides):
+        if len(tried) == 2:
+            raise KeyboardInterrupt
+        kept.add(run(overrides))
+        return kept.trials[-1]
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep(stages, stopped, kept.trials)
+    again = sweep.Kept(tmp_path / "sweep.json", ["--topology=x"])
+    assert [t.overrides for t in again.trials] == [{"mesh": "a"}, {"mesh": "b"}]
+    assert sweep.sweep(stages, run, again.trials) == want
+    assert [t["mesh"] for t in tried] == ["a", "b", "c", "b", "b", "b"]
+    with pytest.raises(ConfigError, match=r"sweep\.json is of a sweep with \['--topology=x'\]; take another folder"):
+        sweep.Kept(tmp_path / "sweep.json", ["--topology=y"])
 
 
 @pytest.mark.parametrize("status", [0, 3])
