@@ -42,6 +42,10 @@ class FailureRateError(RuntimeError):
     """More examples were unusable than `max_failure_rate` allows; the message lists those of this run."""
 
 
+class SharedRowError(RuntimeError):
+    """Hosts that hold parts of the same row would train on parts of different ones."""
+
+
 def row_shape(cfg: DataConfig) -> RowShape:
     """The budgets of one row."""
     return RowShape(tokens=cfg.seq_len, crops=cfg.crops, pooled=cfg.pooled, shards=cfg.vision_shards)
@@ -94,7 +98,7 @@ class Data:
         rng = np.random.default_rng(np.random.SeedSequence(key))
         return describe(record, draw.dataset, self.settings[draw.dataset], self.tok, self.cfg, rng)
 
-    def loader(self, *, seed: int, rows: Sequence[int], streams: int, exchange: "Exchange | None" = None) -> "Loader":
+    def loader(self, *, seed: int, rows: Sequence[int], streams: int, exchange: Exchange | None = None) -> "Loader":
         """Batches of the rows that this host owns, `rows` of `streams` in the global batch; close() it when done.
 
         `exchange` is with the hosts that own some of these rows, too: what one of them cannot decode none trains on.
@@ -286,16 +290,28 @@ class _Batches(grain.DatasetIterator):
     def _agree(self, begun: _Begun, given_up: dict[int, Failure]) -> dict[int, Failure]:
         """With what other hosts of the same rows could not decode; each holds a part of an example's tokens or crops.
 
-        An example is called by its row of the global batch and its number in it: "17/3".
+        An example is called by its row of the global batch and its number in it: "17/3". Raises SharedRowError where
+        hosts have packed a row of other examples.
         """
-        numbers, names = collections.Counter(), []
-        for index, _ in begun.placed:
-            names.append(f"{self._streams[index].row}/{numbers[index]}")
-            numbers[index] += 1
+        packed: dict[str, list] = {str(stream.row): [] for stream in self._streams}
+        names = []
+        for index, one in begun.placed:
+            row = str(self._streams[index].row)
+            names.append(f"{row}/{len(packed[row])}")
+            packed[row].append((one.example.dataset, one.example.id, one.example.part))
+        rows = {row: zlib.crc32(repr(examples).encode()) for row, examples in packed.items()}
         places, agreed = {name: place for place, name in enumerate(names)}, {}
-        for told in self._exchange({names[place]: failure for place, failure in given_up.items()}):
-            for name in told.keys() & places.keys():
-                agreed.setdefault(places[name], Failure(*told[name]))  # of two the first host's counts everywhere
+        failed = {names[place]: failure for place, failure in given_up.items()}
+        for told in self._exchange({"rows": rows, "failed": failed}):
+            for row in told["rows"].keys() & rows.keys():
+                if told["rows"][row] != rows[row]:
+                    raise SharedRowError(
+                        f"row {row} of the batch: hosts that share it have packed other examples. Records and media "
+                        "must be the same for all, and readable by all"
+                    )
+            for name in told["failed"].keys() & places.keys():
+                # Where two hosts failed the first one's reason counts, for both.
+                agreed.setdefault(places[name], Failure(*told["failed"][name]))
         for place in agreed.keys() - given_up.keys():
             index, one = begun.placed[place]
             begun.arrays["crops"][index, one.slots[one.slots >= 0]] = 0  # as where decoding failed
@@ -334,17 +350,21 @@ class Loader(grain.DatasetIterator):
     ):
         super().__init__()
         self.rates = rates
-        self._pool, self._exchange = pool, exchange
+        self._pool, self._exchange, self._begun = pool, exchange, False
         self._ahead = iter(grain.experimental.ThreadPrefetchIterDataset(_Once(batches), prefetch_buffer_size=prefetch))
 
     def __next__(self) -> dict:
         self._assert_not_closed()
+        self._begun = True
         return next(self._ahead)
 
     def get_state(self) -> dict:
         return self._ahead.get_state()
 
     def set_state(self, state: dict) -> None:
+        """Go on from `state`; with an `exchange` before the first element only, since hosts run ahead unequally."""
+        if self._exchange is not None and self._begun:
+            raise ValueError("a loader that shares rows with other hosts cannot be set back; make another")
         self._ahead.set_state(state)
 
     def close(self) -> None:

@@ -173,7 +173,7 @@ class RunConfig:
     token_order: str  # one of data.token_order.TOKEN_ORDERS: which tokens of a row lie on which device along context
     remat: str  # a key of models.layers.REMAT: what a layer of the LLM keeps for the backward pass
     vit_remat: str  # the same of the ViT
-    loss_chunk: int  # positions whose logits exist at a time, per device
+    loss_chunk: int  # positions of each device whose logits exist at a time
     residual_dropout: float  # on attention and mlp outputs, at tokens without loss
     response_dropout: float  # the same, at tokens with loss
 

@@ -42,7 +42,7 @@ def loss_sums(x_BSD, table_VD, axes, targets_BS, weights_BS, *, chunk: int) -> L
       x_BSD: final hidden states in the compute dtype.
       table_VD: float32 output embedding, stored as `sharding.stored(axes)`.
       weights_BS: float32, >= 0; a position with weight 0 costs nothing.
-      chunk: positions whose logits exist at a time, per device.
+      chunk: positions of each device whose logits exist at a time: context * chunk by V / (tensor * context).
     """
     return _loss_sums(chunk, tuple(axes), x_BSD, table_VD, targets_BS, weights_BS)
 

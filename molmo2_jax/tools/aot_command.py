@@ -66,7 +66,7 @@ def _report(c: TrainConfig, topology: str, out: pathlib.Path | None, dump: pathl
 def _sweep(c: TrainConfig, topology: str, out: pathlib.Path | None, arguments: list[str]) -> int:
     own = ("--sweep", "--out", "-sweep", "-out")
     shared = [a for n, a in enumerate(arguments) if not a.startswith(own) and (n == 0 or arguments[n - 1] not in own)]
-    kept = None if out is None else sweep.Kept(out / "sweep.json", shared)
+    kept = None if out is None else sweep.Kept(out / "sweep.json", c, topology)
 
     def run(overrides: sweep.Overrides) -> sweep.Trial:
         trial = sweep.compile_apart(shared, overrides)

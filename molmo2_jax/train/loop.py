@@ -5,6 +5,7 @@ How a run begins:
   2. it has none: step 0, with parameters from where the config's `init_from` says: other checkpoints, or fresh ones.
 """
 
+import itertools
 import pathlib
 import sys
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ from molmo2_jax.train.config import ConfigError, TrainConfig
 from molmo2_jax.train.meter import Batch, Meter
 from molmo2_jax.train.metrics import MetricWriter
 from molmo2_jax.train.step import State, abstract_state, jit_step, make_state
+
+_RUNS = itertools.count()  # of this process; what processes tell each other is filed under them
 
 
 class Preempted(Exception):
@@ -65,7 +68,7 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
     opened = loading.Data(c.data)
     say(opened.table)
     sharers = sharding.row_sharers(c.batch, mesh)
-    exchange = distributed.Exchange("failures", sharers) if len(sharers) > 1 else None
+    exchange = distributed.Exchange(f"failures/{next(_RUNS)}", sharers) if len(sharers) > 1 else None
     rows = sharding.local_rows(c.batch, mesh)
     data = opened.loader(seed=c.seed, rows=rows, streams=c.batch, exchange=exchange)
     try:

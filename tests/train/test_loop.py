@@ -192,6 +192,27 @@ def test_a_run_does_not_go_on_with_what_its_state_depends_on_changed(trained, ch
         loop.train(config(**changes), trained)
 
 
+@pytest.mark.parametrize("sharers", [[0], [0, 3]])
+def test_only_hosts_that_share_rows_exchange_what_failed(tmp_path, monkeypatch, sharers):
+    asked = []
+
+    def loader(self, **options):
+        asked.append(options)
+        raise InterruptedError
+
+    monkeypatch.setattr(sharding, "row_sharers", lambda batch, mesh: sharers)
+    monkeypatch.setattr(loop.loading.Data, "loader", loader)
+    monkeypatch.setattr(loop.distributed, "Exchange", lambda name, group: (name, group))
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            loop.train(config(), tmp_path / "run")
+    one, two = (options["exchange"] for options in asked)
+    if sharers == [0]:
+        assert one is None and two is None
+    else:
+        assert one[1] == two[1] == sharers and one[0] != two[0]  # what was told in a run is not told in the next
+
+
 def test_a_remote_workdir_is_refused_not_taken_for_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="gs://bucket/run: a local or mounted folder is needed"):

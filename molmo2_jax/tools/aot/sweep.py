@@ -113,15 +113,16 @@ def _key(overrides: Overrides) -> tuple:
 
 
 class Kept:
-    """The file of a sweep: JSON of its flags and of the trials so far, written anew after each."""
+    """The file of a sweep: JSON of what it is of and of the trials so far, written anew after each."""
 
-    def __init__(self, path: pathlib.Path, flags: Sequence[str]):
-        """Raises ConfigError where the file is of a sweep with other flags."""
-        self._path, self._flags, self.trials = path, list(flags), []
+    def __init__(self, path: pathlib.Path, c: TrainConfig, topology: str):
+        """Raises ConfigError where the file is of another sweep."""
+        self._path, self.trials = path, []
+        self._of = json.loads(json.dumps({"topology": topology, "config": dataclasses.asdict(c)}))
         if path.exists():
             there = json.loads(path.read_text())
-            if there["flags"] != self._flags:
-                raise ConfigError(f"--out: {path} is of a sweep with {there['flags']}; take another folder")
+            if there["of"] != self._of:
+                raise ConfigError(f"--out: {path} is of a sweep of another config or topology; take another folder")
             self.trials = [Trial(**trial) for trial in there["trials"]]
 
     def add(self, trial: Trial) -> None:
@@ -129,7 +130,7 @@ class Kept:
         self.write(self.trials)
 
     def write(self, trials: Sequence[Trial]) -> None:
-        text = json.dumps({"flags": self._flags, "trials": [dataclasses.asdict(t) for t in trials]}, indent=1)
+        text = json.dumps({"of": self._of, "trials": [dataclasses.asdict(t) for t in trials]}, indent=1)
         new = self._path.with_suffix(".new")
         new.write_text(text + "\n")
         new.replace(self._path)  # whole or not at all, should the sweep be stopped here

@@ -115,7 +115,7 @@ def test_nothing_is_compiled_twice():
 def test_a_sweep_that_was_stopped_goes_on(tmp_path):
     stages = [[{"mesh": m} for m in "abc"], [{"remat": r} for r in ("full", "dots", "out")]]
     want, tried = sweep.sweep(stages, fake([])), []
-    run, kept = fake(tried), sweep.Kept(tmp_path / "sweep.json", ["--topology=x"])
+    run, kept = fake(tried), sweep.Kept(tmp_path / "sweep.json", config(), "v5p:2x2x1")
 
     def stopped(overrides):
         if len(tried) == 2:
@@ -125,12 +125,13 @@ def test_a_sweep_that_was_stopped_goes_on(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         sweep.sweep(stages, stopped, kept.trials)
-    again = sweep.Kept(tmp_path / "sweep.json", ["--topology=x"])
+    again = sweep.Kept(tmp_path / "sweep.json", config(), "v5p:2x2x1")
     assert [t.overrides for t in again.trials] == [{"mesh": "a"}, {"mesh": "b"}]
     assert sweep.sweep(stages, run, again.trials) == want
     assert [t["mesh"] for t in tried] == ["a", "b", "c", "b", "b", "b"]
-    with pytest.raises(ConfigError, match=r"sweep\.json is of a sweep with \['--topology=x'\]; take another folder"):
-        sweep.Kept(tmp_path / "sweep.json", ["--topology=y"])
+    for other in ((config(), "v5p:2x2x2"), (config(crops=64), "v5p:2x2x1")):
+        with pytest.raises(ConfigError, match=r"sweep\.json is of a sweep of another config or topology; take another"):
+            sweep.Kept(tmp_path / "sweep.json", *other)
 
 
 @pytest.mark.parametrize("status", [0, 3])
