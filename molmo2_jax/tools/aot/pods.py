@@ -89,7 +89,8 @@ def compile_run(run: Run) -> dict:
 def page(figures: Mapping[str, dict]) -> str:
     """The Markdown of all runs that have figures, in the order of RUNS."""
     there = [(run, figures[run.name]) for run in RUNS if run.name in figures]
-    blocks = [INTRODUCTION, _table(there), "## Beside it", _peer(), "## Where the time goes", _parts(there)]
+    blocks = [INTRODUCTION, _table(there), _overrides(), "## Beside it", _peer()]
+    blocks += ["## Where the time goes", _parts(there)]
     blocks += ["## What costs most", *_costs(there), "## What stands out", _warnings(there)]
     blocks += ["## Constants", _constants(), _compiler(there)]
     return "\n\n".join(blocks) + "\n"
@@ -133,6 +134,15 @@ def _table(there: Sequence[tuple[Run, dict]]) -> str:
             )
         )
     return _markdown(head, rows)
+
+
+def _overrides() -> str:
+    """What a slice needs beside the experiment's own values."""
+    lines = [
+        f"* {stage} {topology}: " + (", ".join(f"`{key}={value}`" for key, value in keys.items()) or "nothing")
+        for (stage, topology), keys in MESHES.items()
+    ]
+    return "Beside the experiment's own values:\n\n" + "\n".join(lines)
 
 
 def _peer() -> str:
