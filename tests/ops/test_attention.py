@@ -135,12 +135,24 @@ def test_tpu_kernels_equal_dense(layout):
     assert all((x[1] == 0).all() for x in (out, *grads))
 
 
-def test_tpu_kernels_serve_several_kv_heads():
+def test_two_cores_of_a_chip_share_the_kv_heads_without_races():
     tiles = pallas_attention.Blocks(128, 128, 128, resident=256, vmem=1 << 24)
-    parts = [functools.partial(f, blocks=tiles) for f in (pallas_attention.forward, pallas_attention.backward)]
-    args = (*inputs(B=1, S=200, N=4, K=2, H=128), vis_of([x[:200] for x in stretched("mixed")]))
-    with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams()):
-        assert_close(of_kernel(*parts)(*args), oracle()(*args))
+    parts = (functools.partial(f, blocks=tiles) for f in (pallas_attention.forward, pallas_attention.backward))
+    forward, backward = (without_races(part) for part in parts)
+    q, k, v, d_out = inputs(B=1, S=200, N=4, K=2, H=128)
+    vis, cores = vis_of([x[:200] for x in stretched("mixed")]), set()
+
+    def record(device, at, core):
+        cores.add(int(core))
+        return np.int32(0)
+
+    two = pltpu.InterpretParams(detect_races=True, num_cores_or_threads=2, grid_point_recorder=record)
+    with pltpu.force_tpu_interpret_mode(two):
+        out, log_sum = forward(q, k, v, vis, vis)
+        delta = jnp.einsum("BQNH,BQNH->BNQ", d_out, out)
+        grads = backward(q, k, v, vis, vis, log_sum, delta, d_out)
+    assert cores == {0, 1}
+    assert_close((out, *grads), oracle()(q, k, v, d_out, vis))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
