@@ -117,7 +117,7 @@ def _table(there: Sequence[tuple[Run, dict]]) -> str:
         s = r["setting"]
         sizes = " ".join(f"{axis} {n}" for axis, n in s["mesh"].items() if n > 1)
         sizes += f", {s['microbatches']} microbatches" if s["microbatches"] > 1 else ""
-        peak = f"{r['memory']['peak'] / GIB:.1f} of {r['hbm'] / GIB:.0f}" if r["memory"] else r["verdict"]
+        peak = f"{r['memory']['peak'] / GIB:.1f} of {r['hbm'] / GIB:.2f}" if r["memory"] else r["verdict"]
         rows.append(
             (
                 s["model"],
@@ -194,7 +194,7 @@ def _constants() -> str:
     rows = [
         (
             c.name,
-            f"{c.hbm / GIB:.0f}",
+            f"{c.hbm / GIB:.2f}",
             f"{c.hbm_rate / 1e9:.0f}",
             f"{c.peak / 1e12:.1f}",
             f"{c.clock / 1e9}",

@@ -142,7 +142,7 @@ def _verdict(compiled: Compiled, peak: int | None, chip: Chip) -> str:
         line = next((x for x in compiled.too_big.splitlines() if "memory" in x), compiled.too_big)
         return f"DOES NOT FIT: {line.strip()}"
     words = "fits" if peak <= chip.hbm else "DOES NOT FIT"
-    return f"{words}: {peak / GIB:.2f} GiB at the peak of {chip.hbm / GIB:.0f} GiB on {chip.name}"
+    return f"{words}: {peak / GIB:.2f} GiB at the peak of {chip.hbm / GIB:.2f} GiB on {chip.name}"
 
 
 def _parts(costs: tuple[Cost, ...], chip: Chip) -> tuple[Part, ...]:

@@ -45,7 +45,7 @@ def _summary(r: Report) -> list[Row]:
     ]
     if r.memory:
         parts = ", ".join(f"{name} {size / GIB:.2f}" for name, size in r.memory.items() if name != "peak")
-        rows.append(("HBM", f"{r.memory['peak'] / GIB:.2f} of {r.hbm / GIB:.0f} GiB a chip ({parts})"))
+        rows.append(("HBM", f"{r.memory['peak'] / GIB:.2f} of {r.hbm / GIB:.2f} GiB a chip ({parts})"))
     if r.step_seconds:
         share = r.exposed_seconds / r.step_seconds
         rows += [
