@@ -4,8 +4,9 @@ A device is what jax lists: a chip (v4 and v5p as megacore: two TensorCores, one
 
 Sources: the system pages of cloud.google.com/tpu/docs for HBM bandwidth and FLOP/s (in train/flops.py); "How to scale
 your model" (jax-ml.github.io/scaling-book) for what a link carries one way and where a torus closes; libtpu 0.0.42.1
-for memory, of which it keeps some. Clocks are those with which the MXUs' multiply-adds a cycle come to the stated peak; the
-compiler's own estimate of an 8192^3 bfloat16 product is then 93, 88, 90, 70 and 81 % of it on v4, v5e, v5p, v6e and 7x.
+for memory, of which it keeps some. Clocks are those with which the MXUs' multiply-adds a cycle come to the stated
+peak; the compiler's own estimate of an 8192^3 bfloat16 product is then 93, 88, 90, 70 and 81 % of it on v4, v5e, v5p,
+v6e and 7x.
 """
 
 import dataclasses
