@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from molmo2_jax import sharding
+from molmo2_jax.models import llm
 from molmo2_jax.models import params as parameters
 from molmo2_jax.models.molmo2 import logits
 from tests.models.small import KINDS, RUN, numbers, rows
@@ -163,6 +164,22 @@ def test_dropout_has_two_rates_and_does_not_depend_on_the_mesh():
     assert both != plain
     assert loss((2, 2, 1, 2), residual_dropout=0.3, response_dropout=0.1) == pytest.approx(both, rel=1e-5)
     assert len({plain, both, loss(ONE, residual_dropout=0.3), loss(ONE, response_dropout=0.1)}) == 4
+
+
+def test_the_sub_layers_have_masks_of_their_own(monkeypatch):
+    masks = []
+
+    def record(x_BSD, kept_BSD, rate_BS):
+        masks.append(kept_BSD)
+        if len(masks) == 2:
+            raise InterruptedError  # tracing is enough
+        return x_BSD
+
+    monkeypatch.setattr(llm, "dropout", record)
+    run = dataclasses.replace(RUN, residual_dropout=0.3)
+    with pytest.raises(InterruptedError):
+        loss_and_gradients("qwen3_tied", ONE, rows(KINDS["qwen3_tied"]), run, jax.random.key(3))
+    assert masks[0] is not masks[1]
 
 
 def test_logits_are_what_the_loss_is_made_of():
