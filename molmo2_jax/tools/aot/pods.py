@@ -56,7 +56,16 @@ MESHES = {
     ("16k", "v6e:16x16"): mesh(64, 4, microbatches=1, model__remat="qkv", model__vit_remat="attention", **CAUSAL),
     ("37k", "v6e:16x16"): mesh(64, 4, microbatches=2, model__remat="qkv", model__vit_remat="full", **CAUSAL),
 }
-RUNS = tuple(Run(model, stage, topology, keys) for (stage, topology), keys in MESHES.items() for model in MODELS)
+OTHERS = {  # what a run needs on top of that, to fit
+    "8b 37k v5e:16x16": mesh(16, 8, 2, microbatches=8, model__context="all_gather", **CAUSAL),
+    # All keys and values of 32 heads would be 1.6 GB.
+    "o7b 16k v5e:16x16": mesh(64, 4, microbatches=2, model__remat="attention", model__context="ulysses"),
+}
+RUNS = tuple(
+    Run(model, stage, topology, keys | OTHERS.get(f"{model} {stage} {topology}", {}))
+    for (stage, topology), keys in MESHES.items()
+    for model in MODELS
+)
 
 # Predicted the same way for MaxText (August 2026): (what, step s, MFU, exposed s, peak GB).
 PEER = (
@@ -138,9 +147,10 @@ def _table(there: Sequence[tuple[Run, dict]]) -> str:
 
 def _overrides() -> str:
     """What a slice needs beside the experiment's own values."""
+    named = [(f"{stage} {topology}", keys) for (stage, topology), keys in MESHES.items()] + list(OTHERS.items())
     lines = [
-        f"* {stage} {topology}: " + (", ".join(f"`{key}={value}`" for key, value in keys.items()) or "nothing")
-        for (stage, topology), keys in MESHES.items()
+        f"* {name}: " + (", ".join(f"`{key}={value}`" for key, value in keys.items()) or "nothing")
+        for name, keys in named
     ]
     return "Beside the experiment's own values:\n\n" + "\n".join(lines)
 
