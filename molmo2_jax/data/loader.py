@@ -17,7 +17,6 @@ import collections
 import dataclasses
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
 
 import grain
 import numpy as np
@@ -32,7 +31,8 @@ from molmo2_jax.data.mixture import Draw, Schedule, rates, table
 from molmo2_jax.data.pack import Size, pack
 from molmo2_jax.data.row import Placed, lay_out_row, silence
 from molmo2_jax.data.schema import RowShape, empty_row
-from molmo2_jax.data.workers import CropBuffer, DecodePool, Failure, Job, Ticket
+from molmo2_jax.data.shared_rows import Exchange, agree
+from molmo2_jax.data.workers import CropBuffer, DecodePool, Job, Ticket
 from molmo2_jax.text.tokenizer import Tokenizer
 
 LISTED = 200  # failures that are listed when a run stops because of them
@@ -42,21 +42,9 @@ class FailureRateError(RuntimeError):
     """More examples were unusable than `max_failure_rate` allows; the message lists those of this run."""
 
 
-class SharedRowError(RuntimeError):
-    """Hosts that hold parts of the same row would train on parts of different ones."""
-
-
 def row_shape(cfg: DataConfig) -> RowShape:
     """The budgets of one row."""
     return RowShape(tokens=cfg.seq_len, crops=cfg.crops, pooled=cfg.pooled, shards=cfg.vision_shards)
-
-
-class Exchange(Protocol):
-    """`exchange(value)`, once a batch, gives the JSON values of all hosts that share rows; `close()` ends waiting."""
-
-    def __call__(self, value: Any) -> list[Any]: ...
-
-    def close(self) -> None: ...
 
 
 class Data:
@@ -262,7 +250,11 @@ class _Batches(grain.DatasetIterator):
         decoded = zip(begun.jobs, begun.ticket.result(), strict=True)
         given_up = {place: failure for place, failure in decoded if failure is not None}
         if self._exchange is not None:
-            given_up = self._agree(begun, given_up)
+            rows = [(self._streams[index].row, one) for index, one in begun.placed]
+            for place, failure in agree(self._exchange, rows, given_up).items():
+                index, one = begun.placed[place]
+                begun.arrays["crops"][index, one.slots[one.slots >= 0]] = 0  # as where decoding failed
+                given_up[place] = failure
         failures = list(begun.unusable)
         shown: list[list[dict]] = [[] for _ in self._streams]
         for place, (index, one) in enumerate(begun.placed):
@@ -286,36 +278,6 @@ class _Batches(grain.DatasetIterator):
         self._delivered = begun.cursors
         self._check_failure_rate([])
         return {**begun.arrays, "failures": messages, "examples": shown, "counts": self._counts.to_json()}
-
-    def _agree(self, begun: _Begun, given_up: dict[int, Failure]) -> dict[int, Failure]:
-        """With what other hosts of the same rows could not decode; each holds a part of an example's tokens or crops.
-
-        An example is called by its row of the global batch and its number in it: "17/3". Raises SharedRowError where
-        hosts have packed a row of other examples.
-        """
-        packed: dict[str, list] = {str(stream.row): [] for stream in self._streams}
-        names = []
-        for index, one in begun.placed:
-            row = str(self._streams[index].row)
-            names.append(f"{row}/{len(packed[row])}")
-            packed[row].append((one.example.dataset, one.example.id, one.example.part))
-        rows = {row: zlib.crc32(repr(examples).encode()) for row, examples in packed.items()}
-        places, agreed = {name: place for place, name in enumerate(names)}, {}
-        failed = {names[place]: failure for place, failure in given_up.items()}
-        for told in self._exchange({"rows": rows, "failed": failed}):
-            for row in told["rows"].keys() & rows.keys():
-                if told["rows"][row] != rows[row]:
-                    raise SharedRowError(
-                        f"row {row} of the batch: hosts that share it have packed other examples. Records and media "
-                        "must be the same for all, and readable by all"
-                    )
-            for name in told["failed"].keys() & places.keys():
-                # Where two hosts failed the first one's reason counts, for both.
-                agreed.setdefault(places[name], Failure(*told["failed"][name]))
-        for place in agreed.keys() - given_up.keys():
-            index, one = begun.placed[place]
-            begun.arrays["crops"][index, one.slots[one.slots >= 0]] = 0  # as where decoding failed
-        return agreed
 
     def _check_failure_rate(self, more: Sequence[Unusable]) -> None:
         total, cfg = self._counts.total(), self._data.cfg
