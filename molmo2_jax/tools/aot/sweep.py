@@ -123,7 +123,8 @@ class Kept:
             there = json.loads(path.read_text())
             if there["of"] != self._of:
                 raise ConfigError(f"--out: {path} is of a sweep of another config or topology; take another folder")
-            self.trials = [Trial(**trial) for trial in there["trials"]]
+            # What failed is tried again: a host may have been short of memory.
+            self.trials = [Trial(**trial) for trial in there["trials"] if not trial["error"]]
 
     def add(self, trial: Trial) -> None:
         self.trials.append(trial)

@@ -125,6 +125,7 @@ def test_a_sweep_that_was_stopped_goes_on(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         sweep.sweep(stages, stopped, kept.trials)
+    kept.add(Trial({"mesh": "c"}, error="exit status -9: "))
     again = sweep.Kept(tmp_path / "sweep.json", config(), "v5p:2x2x1")
     assert [t.overrides for t in again.trials] == [{"mesh": "a"}, {"mesh": "b"}]
     assert sweep.sweep(stages, run, again.trials) == want
