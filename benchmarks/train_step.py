@@ -42,7 +42,7 @@ import transformers
 from torch.nn.functional import embedding
 
 from molmo2_jax import sharding
-from molmo2_jax.data import image, layout, tree
+from molmo2_jax.data import layout, tree, views
 from molmo2_jax.data.schema import PATCHES, RowShape, empty_row
 from molmo2_jax.hf.config import write_config
 from molmo2_jax.hf.source import tensors_of
@@ -121,7 +121,7 @@ def rows(c: Molmo2Config) -> dict[str, dict[str, np.ndarray]]:
         "text": _row(texts, RowShape(size, 0, 0, shards=1)),
     }
     out["video"]["crops"][:] = rng.integers(0, 256, out["video"]["crops"].shape)
-    out["video"]["pooling"][:] = image.frame_pooling(FRAMES)
+    out["video"]["pooling"][:] = views.frame_pooling(FRAMES)
     return out
 
 

@@ -10,8 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from molmo2_jax.data import image as image_lib
-from molmo2_jax.data import layout, tree, vision_shards
+from molmo2_jax.data import layout, tree, views, vision_shards
 from molmo2_jax.data.annotations import Message
 from molmo2_jax.data.complaints import RecordError
 from molmo2_jax.data.config import DataConfig, DatasetConfig
@@ -155,7 +154,7 @@ def _look(record: Record, where: str, cfg: DataConfig, max_crops: int, tok: Toke
             raise RecordError(
                 [f"{where}: has {len(media)} images, an example max_images = {cfg.max_images}"], "too_many_crops"
             )
-        tilings = tuple(image_lib.choose_tiling(height, width, max_crops) for width, height in (m.size for m in media))
+        tilings = tuple(views.choose_tiling(height, width, max_crops) for width, height in (m.size for m in media))
         plans = tuple(ImagePlan(medium.location, tiling) for medium, tiling in zip(media, tilings, strict=True))
         return _Look(plans, layout.images_layout(tilings, tok, cfg.image_groups), None, len(media))
     (medium,) = media

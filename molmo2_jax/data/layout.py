@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from molmo2_jax.data import image as image_lib
+from molmo2_jax.data import views
 from molmo2_jax.text.tokenizer import Tokenizer
 
 FRAME_TOKENS = {"im": ("<im_start>", "<im_end>"), "frame": ("<frame_start>", "<frame_end>")}
@@ -93,7 +93,7 @@ class ImagesLayout:
     all images see each other, "frame" only the overview and the grid of one.
     """
 
-    tilings: tuple[image_lib.Tiling, ...]
+    tilings: tuple[views.Tiling, ...]
     names: tuple[tuple[int, ...], ...]
     image_groups: str
     left_out = 0
@@ -127,12 +127,12 @@ class VideoLayout:
 
     @property
     def n_tokens(self) -> int:
-        return sum(map(len, self.stamps)) + (image_lib.FRAME_SLOTS + 2) * len(self.stamps) + len(self.subtitles)
+        return sum(map(len, self.stamps)) + (views.FRAME_SLOTS + 2) * len(self.stamps) + len(self.subtitles)
 
     def tokens(self, tok: Tokenizer) -> VisualTokens:
         start, end = (tok.special(name) for name in FRAME_TOKENS[self.frame_tokens])
         patch = tok.special("<im_patch>")
-        frame = [start, *[patch] * image_lib.FRAME_SLOTS, end]
+        frame = [start, *[patch] * views.FRAME_SLOTS, end]
         tokens: list[int] = []
         groups: list[int] = []
         for number, stamp in enumerate(self.stamps, start=1):
@@ -142,7 +142,7 @@ class VideoLayout:
         return _assemble([*tokens, *self.subtitles], groups, patch)
 
 
-def images_layout(tilings: Sequence[image_lib.Tiling], tok: Tokenizer, image_groups: str) -> ImagesLayout:
+def images_layout(tilings: Sequence[views.Tiling], tok: Tokenizer, image_groups: str) -> ImagesLayout:
     """The layout of images cut into `tilings`."""
     _check("image_groups", image_groups, IMAGE_GROUPS)
     names = [_encode(tok, f"Image {number}") if len(tilings) > 1 else () for number in range(1, len(tilings) + 1)]
@@ -176,15 +176,15 @@ def video_layout(
     return VideoLayout(stamps, frame_tokens, image_groups, said, left_out)
 
 
-def image_length(tiling: image_lib.Tiling) -> int:
+def image_length(tiling: views.Tiling) -> int:
     """Tokens of one image: (2, 2) -> 752."""
-    (low_rows, low_columns), (rows, columns) = image_lib.image_grid(tiling)
+    (low_rows, low_columns), (rows, columns) = views.image_grid(tiling)
     return low_rows * low_columns + 2 + rows * (columns + 1) + 2
 
 
-def _image(tiling: image_lib.Tiling, tok: Tokenizer) -> list[int]:
+def _image(tiling: views.Tiling, tok: Tokenizer) -> list[int]:
     patch, end = tok.special("<im_patch>"), tok.special("<im_end>")
-    (low_rows, low_columns), (rows, columns) = image_lib.image_grid(tiling)
+    (low_rows, low_columns), (rows, columns) = views.image_grid(tiling)
     line = [patch] * columns + [tok.special("<im_col>")]
     overview = [tok.special("<low_res_im_start>"), *[patch] * (low_rows * low_columns), end]
     return [*overview, tok.special("<im_start>"), *line * rows, end]

@@ -13,6 +13,7 @@ import numpy as np
 
 from molmo2_jax.data import image as image_lib
 from molmo2_jax.data import video as video_lib
+from molmo2_jax.data import views as views_lib
 from molmo2_jax.data.media import Location
 
 Units = tuple[tuple[int, int], ...]  # (crops, pooled tokens) of each piece that has to stay together
@@ -31,20 +32,20 @@ class VideoPlan:
 
     @property
     def n_pooled(self) -> int:
-        return image_lib.FRAME_SLOTS * len(self.times)
+        return views_lib.FRAME_SLOTS * len(self.times)
 
     @property
     def units(self) -> Units:
-        return ((1, image_lib.FRAME_SLOTS),) * len(self.times)
+        return ((1, views_lib.FRAME_SLOTS),) * len(self.times)
 
     def pooling(self) -> np.ndarray:
         """int32[n_pooled, 9], patch ids counted from this medium's first crop."""
-        return image_lib.frame_pooling(len(self.times))
+        return views_lib.frame_pooling(len(self.times))
 
     def views(self) -> Iterator[np.ndarray]:
         """n_crops crops, uint8[729, 588] each. Raises MediaError when the video cannot be decoded."""
         for frame in video_lib.decode_frames(self.location.source(), self.times):
-            yield image_lib.frame_view(frame)
+            yield views_lib.frame_view(frame)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ImagePlan:
     """An image cut into an overview and the crops of `tiling`, which pool each other's patches: one unit."""
 
     location: Location
-    tiling: image_lib.Tiling
+    tiling: views_lib.Tiling
 
     @property
     def n_crops(self) -> int:
@@ -61,7 +62,7 @@ class ImagePlan:
 
     @property
     def n_pooled(self) -> int:
-        return sum(rows * columns for rows, columns in image_lib.image_grid(self.tiling))
+        return sum(rows * columns for rows, columns in views_lib.image_grid(self.tiling))
 
     @property
     def units(self) -> Units:
@@ -69,8 +70,8 @@ class ImagePlan:
 
     def pooling(self) -> np.ndarray:
         """int32[n_pooled, 9], patch ids counted from this medium's first crop, -1 absent."""
-        return image_lib.image_pooling(self.tiling)
+        return views_lib.image_pooling(self.tiling)
 
     def views(self) -> Iterator[np.ndarray]:
         """n_crops crops, uint8[729, 588] each, the overview first. Raises MediaError when the image cannot be read."""
-        yield from image_lib.image_views(image_lib.load_image(self.location.source()), self.tiling)
+        yield from views_lib.image_views(image_lib.load_image(self.location.source()), self.tiling)

@@ -14,9 +14,7 @@ import dataclasses
 
 import numpy as np
 
-PATCHES = 729  # 27 x 27 patches of one 378 x 378 crop (SigLIP2 So400m/14)
-PATCH_PIXELS = 588  # 14 x 14 x 3 pixels of one patch, (row, column, channel)
-POOL = 9  # patches a visual token can pool: 3x3 for video; images use 4 (2x2), the rest is -1
+from molmo2_jax.data.views import PATCH_PIXELS, PATCHES, POOL
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from molmo2_jax.data import image
+from molmo2_jax.data import views
 from molmo2_jax.data.layout import FRAME_TOKENS
 from molmo2_jax.hf.config import HfError
 from molmo2_jax.text.tokenizer import Tokenizer
@@ -29,25 +29,25 @@ TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
 IMAGES, VIDEOS = "preprocessor_config.json", "video_preprocessor_config.json"
 PROCESSOR = "processor_config.json"
 
-# All that a directory may hold for its processor. Code is not taken along: transformers 5 has its own.
+# All that a directory may hold for its processor. Code is not taken along: an export has its own (serve.py).
 FILES = (
     *(TOKENIZER, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
     *(TEMPLATE, "chat_template.json", GENERATION),
     *(IMAGES, VIDEOS, PROCESSOR),
 )
-_CODE = "auto_map"  # key of a file that names code beside it
+CODE = "auto_map"  # key of a file that names code beside it
 
 _VIEW = {
-    "size": {"height": image.VIEW, "width": image.VIEW},
-    "patch_size": image.PATCH,
+    "size": {"height": views.VIEW, "width": views.VIEW},
+    "patch_size": views.PATCH,
     "resample": 2,  # bilinear, as Pillow numbers it
     "image_mean": [0.5, 0.5, 0.5],
     "image_std": [0.5, 0.5, 0.5],
 }
 _FIXED = {  # file -> what it says, whatever the settings
-    IMAGES: _VIEW | {"pooling_size": [image.IMAGE_POOL] * 2, "overlap_margins": [image.MARGIN] * 2},
+    IMAGES: _VIEW | {"pooling_size": [views.IMAGE_POOL] * 2, "overlap_margins": [views.MARGIN] * 2},
     # Unless told to, transformers does neither with frames.
-    VIDEOS: _VIEW | {"pooling_size": [image.FRAME_POOL] * 2, "do_rescale": True, "do_normalize": True},
+    VIDEOS: _VIEW | {"pooling_size": [views.FRAME_POOL] * 2, "do_rescale": True, "do_normalize": True},
     PROCESSOR: {
         "image_use_col_tokens": True,
         "use_single_crop_col_tokens": False,
@@ -64,7 +64,7 @@ _USUAL = {  # what some writers leave out
     "rescale_factor": 1 / 255,
     "frame_sample_mode": "uniform_last_frame",
 }
-_NESTED = {IMAGES: "image_processor", VIDEOS: "video_processor"}  # where transformers 5 puts them in PROCESSOR
+NESTED = {IMAGES: "image_processor", VIDEOS: "video_processor"}  # where transformers 5 puts them in PROCESSOR
 _PADS = ("<|pad|>", "<|endoftext|>")  # of OLMo3, of Qwen3
 
 
@@ -134,9 +134,9 @@ def copy_processor(source: pathlib.Path, target: pathlib.Path) -> list[str]:
     names = [name for name in FILES if (source / name).is_file()]
     for name in names:
         text = (source / name).read_text(encoding="utf-8")
-        if name.endswith(".json") and _CODE in text:
+        if name.endswith(".json") and CODE in text:
             values = json.loads(text)
-            _write(target / name, {key: value for key, value in values.items() if key != _CODE})
+            _write(target / name, {key: value for key, value in values.items() if key != CODE})
         else:
             shutil.copyfile(source / name, target / name)
     return names
@@ -149,7 +149,7 @@ def read_processor(folder: pathlib.Path) -> ViewSettings:
       HfError: a file or key is missing, or a value that our data code does not have. Names file and key.
     """
     whole = _read(folder / PROCESSOR)
-    found = {name: whole[key] if key in whole else _read(folder / name) for name, key in _NESTED.items()}
+    found = {name: whole[key] if key in whole else _read(folder / name) for name, key in NESTED.items()}
     for name, values in (found | {PROCESSOR: whole}).items():
         _check(values, _FIXED[name], folder / name)
     frames = _get(whole, "use_frame_special_tokens", folder / PROCESSOR)

@@ -16,8 +16,8 @@ import re
 
 import numpy as np
 
-from molmo2_jax.data.image import MARGIN, PATCH, STEP, VIEW
 from molmo2_jax.data.schema import PATCHES
+from molmo2_jax.data.views import MARGIN, PATCH, STEP, VIEW
 from molmo2_jax.text.tokenizer import Tokenizer
 
 OPENING = ("<low_res_im_start>", "<im_start>", "<frame_start>")
@@ -185,7 +185,7 @@ def _with_tiles(view: View, crops: list[int], columns: np.ndarray) -> View:
     """The image with its tiles. `columns`: where its grid's rows end, at <im_col>, counted from the grid's start."""
     if len(columns) == 0:
         raise ValueError(f"{view.caption}: its tiles have no <im_col>")
-    # n views along an axis make 19 n + 8 patches, and two patches a token (data/image.py).
+    # n views along an axis make 19 n + 8 patches, and two patches a token (data/views.py).
     rows, across = (max(1, (2 * n - 2 * MARGIN) // STEP) for n in (len(columns), int(columns[0]) - 1))
     if rows * across != len(crops):
         raise ValueError(f"{view.caption}: a grid of {rows} x {across} tiles, but tokens of {len(crops)} crops")

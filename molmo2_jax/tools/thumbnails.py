@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from molmo2_jax.data.image import VIEW
+from molmo2_jax.data.views import VIEW
 from molmo2_jax.tools.row_view import crop_picture
 
 SIDES = (VIEW, 252, 189, 126)  # pixels: all, two thirds, a half, a third

@@ -19,6 +19,7 @@ from molmo2_jax.hf.config import MAX_POSITIONS, HfError, write_config
 from molmo2_jax.hf.fetch import forget_copies, local_folder
 from molmo2_jax.hf.files import appearing, write_tensors
 from molmo2_jax.hf.processor import TOKENIZER, ViewSettings, copy_processor, write_processor
+from molmo2_jax.hf.serve import write_code
 from molmo2_jax.hf.source import CONFIG, HfSource, tensors_of
 from molmo2_jax.models.params import Structure, structure
 from molmo2_jax.text.tokenizer import Tokenizer
@@ -71,6 +72,8 @@ def orbax_to_hf(
         config = write_config(s.config, max_positions or _longest(step), widest.name)
         (unfinished / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
         _write_processor(step, s, unfinished)
+        if layout == "released":  # the names of tensors that vLLM reads
+            write_code(unfinished)
         with _bar(arrays, "tensors") as bar:
             write_tensors(unfinished, arrays, read_tensor, bar.update)
     return _summary(target, arrays, s)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from molmo2_jax.data import image, layout, sampling, video
+from molmo2_jax.data import views as views_lib
 from molmo2_jax.data.config import DatasetConfig
 from molmo2_jax.data.dataset import open_dataset
 from molmo2_jax.data.example import describe, describe_prompt, first_turns
@@ -123,8 +124,8 @@ def test_an_image_is_cut_as_its_size_says(draw, photo, tokenizer):
     (got,) = draw(COUNT, image="photo.png")
     (plan,) = got.media
     assert plan.tiling == (2, 4) and got.n_crops == 9 and got.units == ((9, 1162),)
-    np.testing.assert_array_equal(got.pooling(), image.image_pooling((2, 4)))
-    np.testing.assert_array_equal(views(got), image.image_views(image.load_image(str(photo)), (2, 4)))
+    np.testing.assert_array_equal(got.pooling(), views_lib.image_pooling((2, 4)))
+    np.testing.assert_array_equal(views(got), views_lib.image_views(image.load_image(str(photo)), (2, 4)))
 
 
 def test_high_resolution_is_drawn_for_single_images(draw, photo, data_config):
@@ -147,7 +148,7 @@ def test_several_images_have_names_and_count_their_crops_on(draw, photo, tokeniz
     assert laid.tokens[1 : 1 + len(visual.tokens)].tolist() == visual.tokens.tolist()
     assert tokenizer.decode(laid.tokens[1:3]).startswith("Image")
     assert set(laid.image_group) == {0, 1, 2}
-    alone = [image.image_pooling(tiling) for tiling in tilings]
+    alone = [views_lib.image_pooling(tiling) for tiling in tilings]
     expected = np.concatenate([alone[0], np.where(alone[1] < 0, -1, alone[1] + 9 * 729)])
     assert got.pooling().tolist() == expected.tolist()
     assert got.units == ((9, 1162), (3, 518))
@@ -159,7 +160,7 @@ def test_several_images_have_names_and_count_their_crops_on(draw, photo, tokeniz
 def test_a_video_is_decoded_at_its_planned_times(draw, folder):
     (got,) = draw(COUNT, video="bikes.mp4", clip=[1.5, 3.0])
     frames = video.decode_frames(folder / "bikes.mp4", [1.5, 2.0, 2.5, 3.0])
-    np.testing.assert_array_equal(views(got), [image.frame_view(frame) for frame in frames])
+    np.testing.assert_array_equal(views(got), [views_lib.frame_view(frame) for frame in frames])
     assert len(got.pooling()) == got.n_pooled == 4 * 81
     assert got.units == ((1, 81),) * 4
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from molmo2_jax.data import image, layout, sampling
+from molmo2_jax.data import layout, sampling, views
 
 
 def video_layout(times, tok, **changes):
@@ -90,7 +90,7 @@ def test_an_image_is_as_long_as_in_the_public_reference(tokenizer, rows, columns
     got = image_tokens(tiling, tokenizer)
     assert (len(got.tokens), len(got.slots)) == (tokens, patches)
     assert layout.image_length(tiling) == tokens
-    assert len(image.image_pooling(tiling)) == patches
+    assert len(views.image_pooling(tiling)) == patches
 
 
 def test_an_image_is_an_overview_and_a_grid_with_column_tokens(tokenizer):
@@ -154,7 +154,7 @@ def test_every_tiling_is_as_long_as_its_grid_says(tokenizer, crops):
         height, width = (-(-(19 * n + 8) // 2) for n in (rows, columns))
         got = image_tokens((rows, columns), tokenizer)
         assert len(got.tokens) == layout.image_length((rows, columns)) == 198 + height * (width + 1) + 2
-        assert len(got.slots) == 196 + height * width == len(image.image_pooling((rows, columns)))
+        assert len(got.slots) == 196 + height * width == len(views.image_pooling((rows, columns)))
     assert max(map(layout.image_length, tilings)) == {8: 1400, 24: 3680}[crops]
 
 
@@ -177,7 +177,7 @@ SIZES = [  # width, height, then (tokens, crops with the overview) of at most 8 
 @pytest.mark.parametrize(("width", "height", "at_8", "at_24"), SIZES)
 def test_an_image_of_any_size(width, height, at_8, at_24):
     for most, expected in ((8, at_8), (24, at_24)):
-        rows, columns = image.choose_tiling(height, width, most)
+        rows, columns = views.choose_tiling(height, width, most)
         assert rows * columns <= most
         if expected is not None:
             assert (layout.image_length((rows, columns)), 1 + rows * columns) == expected

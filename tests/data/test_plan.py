@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from molmo2_jax.data.image import frame_pooling, frame_view, image_pooling
 from molmo2_jax.data.media import Location
 from molmo2_jax.data.plan import ImagePlan, VideoPlan
 from molmo2_jax.data.video import decode_frames
+from molmo2_jax.data.views import frame_pooling, frame_view, image_pooling
 from tests.data.videos import BIKES
 
 

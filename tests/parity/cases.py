@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from molmo2_jax.data import image, layout, tree
+from molmo2_jax.data import layout, tree, views
 from molmo2_jax.data.schema import PATCHES, RowShape, empty_row
 from molmo2_jax.models.config import TINY, ConnectorConfig, LlmConfig, Molmo2Config
 from molmo2_jax.ops.rope import Yarn
@@ -139,20 +139,20 @@ def _look(medium: str, tok: Tokens) -> tuple[layout.VisualTokens, np.ndarray, np
         return rng.integers(0, 256, (*size, 3), np.uint8)
 
     if medium == "video":
-        crops = np.stack([image.frame_view(pixels(50, 60)) for _ in TIMES])
+        crops = np.stack([views.frame_view(pixels(50, 60)) for _ in TIMES])
         options = {"frame_tokens": "im", "image_groups": "example", "timestamps": "per-frame-compact"}
         visual = layout.video_layout(TIMES, tok, **options).tokens(tok)
-        return visual, image.frame_pooling(len(TIMES)), crops
+        return visual, views.frame_pooling(len(TIMES)), crops
     if medium == "text":
         return layout.NoVisual().tokens(tok), np.empty((0, 9), np.int32), np.empty((0, 729, 588), np.uint8)
     tokens, groups, pooling, crops = [], [], [], []
     for number, tiling in enumerate(TILINGS[medium], 1):
         name = tok.encode(f"Image {number}") if medium == "images" else []
-        visual, patches = layout.images_layout([tiling], tok, "example").tokens(tok), image.image_pooling(tiling)
+        visual, patches = layout.images_layout([tiling], tok, "example").tokens(tok), views.image_pooling(tiling)
         tokens += [*name, *visual.tokens]
         groups += [0] * len(name) + [1] * len(visual.tokens)  # all images of an example are one group
         pooling.append(np.where(patches < 0, patches, patches + PATCHES * sum(map(len, crops))))
-        crops.append(image.image_views(pixels(300, 200 + 100 * number), tiling))
+        crops.append(views.image_views(pixels(300, 200 + 100 * number), tiling))
     slots = np.flatnonzero(np.array(tokens) == tok.special("<im_patch>"))
     visual = layout.VisualTokens(np.array(tokens, np.int32), slots.astype(np.int32), np.array(groups, np.int32))
     return visual, np.concatenate(pooling), np.concatenate(crops)

@@ -16,8 +16,7 @@ from PIL import Image
 from transformers.image_utils import load_image
 from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geometry
 
-from molmo2_jax.data import image as image_lib
-from molmo2_jax.data import layout, tree
+from molmo2_jax.data import layout, tree, views
 from molmo2_jax.data.example import describe_prompt
 from molmo2_jax.data.media import Location, open_image, open_video
 from molmo2_jax.data.video import decode_frames
@@ -160,7 +159,7 @@ def test_a_photograph(processor, tokenizer, ask, photos, name):
     theirs = process(processor, [said(photos[name])])
     agree(tokenizer, ours, theirs, "image", side=2)
     (plan,) = ours.media
-    assert theirs["image_grids"].tolist() == [[n for grid in image_lib.image_grid(plan.tiling) for n in grid]]
+    assert theirs["image_grids"].tolist() == [[n for grid in views.image_grid(plan.tiling) for n in grid]]
     assert theirs["image_num_crops"].tolist() == [plan.n_crops]
 
 
@@ -293,7 +292,7 @@ def test_tilings_of_all_shapes():
     geometry = {"overlap_margins": [4, 4], "crop_size": 378, "patch_size": 14}
     for height, width, crops in itertools.product(sides, sides, (8, 24)):
         rows, columns, *_ = compute_crop_geometry(height, width, crops, **geometry)
-        assert image_lib.choose_tiling(height, width, crops) == (rows, columns), (height, width, crops)
+        assert views.choose_tiling(height, width, crops) == (rows, columns), (height, width, crops)
 
 
 def test_the_values_it_has_loaded(processor, tokenizer):

@@ -18,7 +18,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Molmo2Config, Molmo2ForConditionalGeneration, PreTrainedModel
 
-from molmo2_jax.data import image
+from molmo2_jax.data import views
 from molmo2_jax.data.schema import PATCHES
 from molmo2_jax.hf import rules
 from molmo2_jax.models.params import Structure
@@ -112,7 +112,7 @@ def inputs(media: Sequence[str], answered: bool = True) -> dict[str, torch.Tenso
     return out | {
         "pixel_values": pixels,
         "image_token_pooling": pooling[:, :4],
-        "image_grids": torch.tensor([sum(image.image_grid(tiling), ()) for tiling in tilings]),
+        "image_grids": torch.tensor([sum(views.image_grid(tiling), ()) for tiling in tilings]),
         "image_num_crops": torch.tensor([1 + rows * columns for rows, columns in tilings]),
     }
 

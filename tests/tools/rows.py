@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from molmo2_jax.data import image as image_lib
+from molmo2_jax.data import views
 from molmo2_jax.data.schema import RowShape, empty_row
 
 
@@ -40,11 +40,11 @@ def scene(time: float, height: int = 378, width: int = 378) -> np.ndarray:
 def video(tok, times, after="", stamp="{:.1f} ", wrapping=("<im_start>", "<im_end>")) -> Visual:
     """Frames of the scene, each after its timestamp, and a text after the last of them."""
     start, patch, end = (tok.special(name) for name in (wrapping[0], "<im_patch>", wrapping[1]))
-    seen = Visual(pooling=list(image_lib.frame_pooling(len(times))))
+    seen = Visual(pooling=list(views.frame_pooling(len(times))))
     for number, time in enumerate(times):
         text = stamp.format(time)
         seen.tokens += [*tok.encode(text if number == 0 else f" {text}" if text else ""), start, *[patch] * 81, end]
-        seen.crops.append(image_lib.frame_view(scene(time)))
+        seen.crops.append(views.frame_view(scene(time)))
     seen.tokens += tok.encode(after)
     return seen
 
@@ -56,10 +56,10 @@ def images(tok, *tilings) -> Visual:
     )
     seen = Visual()
     for number, tiling in enumerate(tilings, 1):
-        _, (rows, across) = image_lib.image_grid(tiling)
-        pooling = image_lib.image_pooling(tiling)
+        _, (rows, across) = views.image_grid(tiling)
+        pooling = views.image_pooling(tiling)
         seen.pooling += list(np.where(pooling < 0, pooling, pooling + 729 * len(seen.crops)))
-        seen.crops += list(image_lib.image_views(scene(number, 266 * tiling[0] + 112, 266 * tiling[1] + 112), tiling))
+        seen.crops += list(views.image_views(scene(number, 266 * tiling[0] + 112, 266 * tiling[1] + 112), tiling))
         seen.tokens += tok.encode(f"Image {number}") if len(tilings) > 1 else []
         grid = ([patch] * across + [column]) * rows
         seen.tokens += [low, *[patch] * 196, end, start, *grid, end]

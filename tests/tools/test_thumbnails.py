@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from molmo2_jax.data.image import frame_view
+from molmo2_jax.data.views import frame_view
 from molmo2_jax.tools import thumbnails
 from tests.tools.rows import scene
 

@@ -1,0 +1,46 @@
+"""Molmo2's configuration for libraries whose transformers has none (vLLM 0.32 and 0.33), shipped with an export.
+
+The sections of config.json as objects: `config.vit_config.hidden_size`.
+"""
+
+from typing import ClassVar
+
+from transformers import PreTrainedConfig
+
+
+class Molmo2VitConfig(PreTrainedConfig):
+    """The ViT of which the file speaks, `vit_config`."""
+
+    model_type = "molmo2"
+    base_config_key = "vit_config"
+
+
+class Molmo2AdapterConfig(PreTrainedConfig):
+    """Pooling and projection, `adapter_config`."""
+
+    model_type = "molmo2"
+    base_config_key = "adapter_config"
+
+
+class Molmo2TextConfig(PreTrainedConfig):
+    """The language model, `text_config`."""
+
+    model_type = "molmo2_text"
+    base_config_key = "text_config"
+
+
+class Molmo2Config(PreTrainedConfig):
+    """A whole Molmo2."""
+
+    model_type = "molmo2"
+    sub_configs: ClassVar = {
+        "vit_config": Molmo2VitConfig,
+        "adapter_config": Molmo2AdapterConfig,
+        "text_config": Molmo2TextConfig,
+    }
+
+    def __init__(self, vit_config=None, adapter_config=None, text_config=None, **values):
+        self.vit_config = Molmo2VitConfig(**(vit_config or {}))
+        self.adapter_config = Molmo2AdapterConfig(**(adapter_config or {}))
+        self.text_config = Molmo2TextConfig(**(text_config or {}))
+        super().__init__(**values)

@@ -1,0 +1,201 @@
+"""Molmo2's processor for libraries whose transformers has none (vLLM 0.32 and 0.33), shipped with an export.
+
+    "<|image|>How many?", an image   ->   input_ids             int64[1, n]            BOS, visual tokens, text
+                                          pixel_values          float32[c, 729, 588]   views, from -1 to 1
+                                          image_token_pooling   int64[g, 4]            patches of a token, in its image
+                                          image_grids           int64[images, 4]       tokens: overview, then views
+                                          image_num_crops       int64[images]
+
+Views, tilings and pooling are those of training: views_molmo2.py is its code. One prompt at a time, as vLLM asks.
+"""
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from transformers import BatchFeature, ProcessorMixin
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.processing_utils import ImagesKwargs
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from .views_molmo2 import (
+    FRAME_POOL,
+    FRAME_SLOTS,
+    IMAGE_POOL,
+    SIDE,
+    choose_tiling,
+    frame_pooling,
+    frame_view,
+    image_grid,
+    image_pooling,
+    image_views,
+)
+
+IMAGE, VIDEO = "<|image|>", "<|video|>"
+
+
+def _scaled(patches: np.ndarray) -> torch.Tensor:
+    """Bytes as the ViT takes them: float32 from -1 to 1."""
+    return torch.from_numpy(patches.astype(np.float32) / np.float32(127.5) - 1)
+
+
+def _pixels(picture) -> np.ndarray:
+    """uint8[H, W, 3] of a PIL image, turned upright as its EXIF says, or of such an array itself."""
+    if isinstance(picture, Image.Image):
+        picture = ImageOps.exif_transpose(picture).convert("RGB")
+    pixels = np.asarray(picture)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
+        raise ValueError(f"a picture is a PIL image or uint8[H, W, 3], not {pixels.dtype}{list(pixels.shape)}")
+    return pixels
+
+
+def _flat(nested) -> list:
+    """The items of a list, and of lists in it."""
+    items = nested if isinstance(nested, list | tuple) else [nested]
+    return [x for item in items for x in (item if isinstance(item, list | tuple) else [item])]
+
+
+class Molmo2ImagesKwargs(ImagesKwargs, total=False):
+    """What may be set for a server or a request."""
+
+    max_crops: int
+
+
+class Molmo2ImageProcessor(ImageProcessingMixin):
+    """Images as an overview and views of a tiling. Its attributes are the keys of preprocessor_config.json."""
+
+    valid_kwargs = Molmo2ImagesKwargs
+    model_input_names = ("pixel_values", "image_token_pooling", "image_grids", "image_num_crops")
+
+    def __call__(self, images, max_crops=None) -> BatchFeature:
+        """The tensors of the module's picture, of a list of pictures."""
+        pictures = [_pixels(image) for image in _flat(images)]
+        tilings = [choose_tiling(*pixels.shape[:2], max_crops or self.max_crops) for pixels in pictures]
+        crops = [image_views(*pair) for pair in zip(pictures, tilings, strict=True)]
+        pooling = np.concatenate([image_pooling(tiling) for tiling in tilings])[:, : IMAGE_POOL**2]
+        data = {
+            "pixel_values": _scaled(np.concatenate(crops)),
+            "image_token_pooling": torch.from_numpy(pooling).long(),
+            "image_grids": torch.tensor([sum(image_grid(tiling), ()) for tiling in tilings]),
+            "image_num_crops": torch.tensor([len(c) for c in crops]),
+        }
+        return BatchFeature(data)
+
+
+class Molmo2VideoProcessor(BaseVideoProcessor):
+    """Frames, each as one view. Its attributes are the keys of video_preprocessor_config.json."""
+
+    model_input_names = ("pixel_values_videos", "video_token_pooling", "video_grids")
+
+    def __call__(self, videos) -> BatchFeature:
+        """float32[frames, 729, 588], int64[tokens, 9] (patches in their video) and int64[videos, 3] of a list of clips.
+
+        A clip is uint8[T, H, W, 3].
+        """
+        clips = [[frame_view(_pixels(frame)) for frame in clip] for clip in videos]
+        side = SIDE // FRAME_POOL
+        data = {
+            "pixel_values_videos": _scaled(np.stack([view for clip in clips for view in clip])),
+            "video_token_pooling": torch.from_numpy(np.concatenate([frame_pooling(len(c)) for c in clips])).long(),
+            "video_grids": torch.tensor([(len(c), side, side) for c in clips]),
+        }
+        return BatchFeature(data)
+
+    def sample(self, frames: int, fps: float) -> np.ndarray:
+        """Frames to show: `max_fps` a second and the last one; `num_frames` spread evenly if those are more."""
+        if self.frame_sample_mode != "uniform_last_frame":
+            raise ValueError(f"frame_sample_mode is {self.frame_sample_mode!r}, not 'uniform_last_frame'")
+        last = frames - 1
+        if frames <= 2:
+            return np.arange(frames)
+        if frames / fps > (self.num_frames - 1) / self.max_fps:
+            return np.linspace(0, last, min(self.num_frames, frames)).astype(int)
+        chosen = np.round(np.arange(0.0, last, fps / self.max_fps)).astype(int)
+        return chosen if chosen[-1] == last else np.append(chosen, last)
+
+
+class Molmo2Processor(ProcessorMixin):
+    """Prompts with their media. The keywords after `chat_template` are keys of processor_config.json."""
+
+    def __init__(
+        self,
+        image_processor=None,
+        video_processor=None,
+        tokenizer=None,
+        chat_template=None,
+        image_use_col_tokens=True,
+        use_single_crop_col_tokens=False,
+        use_single_crop_start_token=True,
+        video_use_col_tokens=False,
+        use_frame_special_tokens=False,
+        **_,
+    ):
+        super().__init__(image_processor, video_processor, tokenizer, chat_template=chat_template)
+        # vLLM reads them. All but the last are as in training, whatever may be set.
+        self.image_use_col_tokens = image_use_col_tokens
+        self.use_single_crop_col_tokens = use_single_crop_col_tokens
+        self.use_single_crop_start_token = use_single_crop_start_token
+        self.video_use_col_tokens = video_use_col_tokens
+        self.use_frame_special_tokens = use_frame_special_tokens
+
+    def __call__(
+        self,
+        text=None,
+        images=None,
+        videos=None,
+        *,
+        video_metadata=None,
+        do_sample_frames=False,
+        max_crops=None,
+        truncation=False,
+        return_tensors="pt",
+    ) -> BatchFeature:
+        """The tensors of the module's picture, and those of videos.
+
+        Args:
+          text: with one <|image|> or <|video|> for each of the media, in their order.
+          videos: clips, uint8[T, H, W, 3] each.
+          video_metadata: of each clip `fps`, of the file, and `frames_indices`, the frames of the file that are its T.
+          do_sample_frames: whether to choose among the frames; all are shown otherwise.
+          max_crops: of an image, if not those of preprocessor_config.json.
+        """
+        if return_tensors != "pt" or truncation:
+            raise ValueError(f"{return_tensors=}, {truncation=}: only 'pt' and False are possible here")
+        text, data = text or "", {}
+        if images is not None and len(images):
+            found = self.image_processor(images, max_crops=max_crops)
+            text = self._placed(text, IMAGE, [self._image(*grid) for grid in found["image_grids"].tolist()])
+            data |= found
+        if videos is not None and len(videos):
+            clips, stamps = [], []
+            for clip, metadata in zip(_flat(videos), _flat(video_metadata), strict=True):
+                if do_sample_frames:
+                    chosen = self.video_processor.sample(len(clip), metadata.fps)
+                    clips.append(clip[chosen])
+                else:
+                    chosen = metadata.frames_indices
+                    clips.append(clip)
+                stamps.append([frame / metadata.fps for frame in chosen])
+            data |= self.video_processor(clips)
+            text = self._placed(text, VIDEO, [self._video(times) for times in stamps])
+        ids, bos = self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.bos_token_id
+        ids = ids if ids[:1] == [bos] else [bos, *ids]
+        return BatchFeature(
+            {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.int64)} | data
+        )
+
+    @staticmethod
+    def _placed(text: str, placeholder: str, tokens: list[str]) -> str:
+        parts = text.split(placeholder)
+        if len(parts) != len(tokens) + 1:
+            raise ValueError(f"{len(parts) - 1} {placeholder} in the text for {len(tokens)} of them")
+        return parts[0] + "".join(a + b for a, b in zip(tokens, parts[1:], strict=True))
+
+    @staticmethod
+    def _image(low_rows: int, low_columns: int, rows: int, columns: int) -> str:
+        low = "<im_patch>" * (low_rows * low_columns)
+        return f"<low_res_im_start>{low}<im_end><im_start>{('<im_patch>' * columns + '<im_col>') * rows}<im_end>"
+
+    def _video(self, times: list[float]) -> str:
+        start, end = ("<frame_start>", "<frame_end>") if self.use_frame_special_tokens else ("<im_start>", "<im_end>")
+        patches = "<im_patch>" * FRAME_SLOTS
+        return " ".join(f"{time:.1f} {start}{patches}{end}" for time in times)

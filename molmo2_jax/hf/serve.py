@@ -1,0 +1,48 @@
+"""The code that an export takes along, so that vLLM can serve it.
+
+vLLM has a Molmo2 of its own and takes from the directory that it serves what transformers 5.19 does not have: a
+configuration whose sections are objects, and a processor. It is told so by `--trust-remote-code`. transformers 5.23 has
+both of its own, and leaves these files alone.
+
+    config.json  preprocessor_config.json  ...       "auto_map": {"AutoConfig": "configuration_molmo2.Molmo2Config"}
+    configuration_molmo2.py  processing_molmo2.py    from remote/
+    views_molmo2.py                                  data/views.py: how training cuts images and pools patches
+"""
+
+import json
+import pathlib
+import shutil
+
+from molmo2_jax.data import views
+from molmo2_jax.hf.processor import CODE, IMAGES, NESTED, PROCESSOR, VIDEOS
+from molmo2_jax.hf.source import CONFIG
+
+_REMOTE = pathlib.Path(__file__).with_name("remote")
+_FILES = {
+    "configuration_molmo2.py": _REMOTE / "configuration_molmo2.py",
+    "processing_molmo2.py": _REMOTE / "processing_molmo2.py",
+    "views_molmo2.py": pathlib.Path(views.__file__),
+}
+_CLASSES = {  # file -> the class that transformers looks for, and ours
+    CONFIG: {"AutoConfig": "configuration_molmo2.Molmo2Config"},
+    IMAGES: {"AutoImageProcessor": "processing_molmo2.Molmo2ImageProcessor"},
+    VIDEOS: {"AutoVideoProcessor": "processing_molmo2.Molmo2VideoProcessor"},
+    PROCESSOR: {"AutoProcessor": "processing_molmo2.Molmo2Processor"},
+}
+
+
+def write_code(folder: pathlib.Path) -> None:
+    """Puts the files beside those of a directory and names their classes in these; without a processor the config's."""
+    for name, source in _FILES.items():
+        shutil.copyfile(source, folder / name)
+    for name, classes in _CLASSES.items():
+        if (folder / name).is_file():
+            _name(folder / name, classes)
+        elif name in NESTED and (folder / PROCESSOR).is_file():
+            _name(folder / PROCESSOR, classes, NESTED[name])
+
+
+def _name(path: pathlib.Path, classes: dict[str, str], section: str | None = None) -> None:
+    values = json.loads(path.read_text(encoding="utf-8"))
+    (values if section is None else values[section])[CODE] = classes
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
