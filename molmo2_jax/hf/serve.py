@@ -9,9 +9,12 @@ both of its own, and leaves these files alone.
     views_molmo2.py                                  data/views.py: how training cuts images and pools patches
 """
 
+import contextlib
 import json
 import pathlib
 import shutil
+from collections.abc import Iterator
+from typing import Any
 
 from molmo2_jax.data import views
 from molmo2_jax.hf.processor import CODE, IMAGES, NESTED, PROCESSOR, VIDEOS
@@ -35,14 +38,27 @@ def write_code(folder: pathlib.Path) -> None:
     """Puts the files beside those of a directory and names their classes in these; without a processor the config's."""
     for name, source in _FILES.items():
         shutil.copyfile(source, folder / name)
-    for name, classes in _CLASSES.items():
+    with _changed(folder / CONFIG) as config:
+        config[CODE] = _CLASSES[CONFIG]
+    if not (folder / PROCESSOR).is_file():
+        return
+    with _changed(folder / PROCESSOR) as whole:
+        whole[CODE] = _CLASSES[PROCESSOR]
+        for name, section in NESTED.items():
+            if section in whole:
+                whole[section][CODE] = _CLASSES[name]
+        frames = whole["use_frame_special_tokens"]
+    for name in NESTED:
         if (folder / name).is_file():
-            _name(folder / name, classes)
-        elif name in NESTED and (folder / PROCESSOR).is_file():
-            _name(folder / PROCESSOR, classes, NESTED[name])
+            with _changed(folder / name) as values:
+                values[CODE] = _CLASSES[name]
+    with _changed(folder / CONFIG) as config:  # the processor's, once more: configuration_molmo2.py has the reason
+        config["use_frame_special_tokens"] = frames
 
 
-def _name(path: pathlib.Path, classes: dict[str, str], section: str | None = None) -> None:
+@contextlib.contextmanager
+def _changed(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """The values of a JSON file, which is written anew with what they are at the end."""
     values = json.loads(path.read_text(encoding="utf-8"))
-    (values if section is None else values[section])[CODE] = classes
+    yield values
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from tests.models.small import RUN, numbers
 MESH = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
 
 
-def save_run(workdir: pathlib.Path, architecture: Molmo2Config, data: DataConfig) -> None:
+def save_run(workdir: pathlib.Path, architecture: Molmo2Config, data: DataConfig, scale: float = 0.2) -> None:
     """Step 1 of a run with the parameters of tests/models/small.py: numbers."""
     config = TrainConfig(
         seed=0,
@@ -37,7 +37,7 @@ def save_run(workdir: pathlib.Path, architecture: Molmo2Config, data: DataConfig
         checkpoint=CheckpointConfig(every=1, keep=1),
     )
     with jax.set_mesh(sharding.make_mesh(MESH, jax.devices()[:1])):
-        params = {n: jnp.asarray(a) for n, a in numbers(parameters.structure(architecture).shapes).items()}
+        params = {n: jnp.asarray(a) for n, a in numbers(parameters.structure(architecture).shapes, scale=scale).items()}
         state = State(jnp.int32(1), {}, params, {"count": jnp.int32(1)})
         checkpoints = Checkpoints(workdir, config.checkpoint)
         checkpoints.save(state, iter(grain.MapDataset.range(1).to_iter_dataset()), config, architecture)

@@ -48,11 +48,11 @@ OLMO = {
 KINDS = {"qwen3_tied": small(), "qwen3_untied": small(tied=False), "olmo3": small(**OLMO)}
 
 
-def numbers(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
+def numbers(shapes: Mapping[str, tuple[int, ...]], seed: int = 0, scale: float = 0.2) -> dict[str, np.ndarray]:
     """Parameters for a structure's shapes, large enough that no softmax is flat and no norm's scale is 1."""
     rng = np.random.default_rng(seed)
     draws = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return {name: 1 + 0.1 * x if name.endswith("/scale") else 0.2 * x for name, x in draws.items()}
+    return {name: 1 + 0.1 * x if name.endswith("/scale") else scale * x for name, x in draws.items()}
 
 
 def rows(c: Molmo2Config, batch: int = 2, seed: int = 0) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ except RuntimeError:
 from transformers import AutoProcessor
 
 from molmo2_jax.hf.processor import ViewSettings, write_processor
+from tests.parity.photos import save_photos
 
 # Threads of torch wait for each other by spinning: beside other work on few cores they cost ten times what they do.
 torch.set_num_threads(1)
@@ -40,3 +41,21 @@ def processor_folder(tokenizer, tmp_path_factory):
 def processor(processor_folder):
     """transformers' processor, loaded from them."""
     return AutoProcessor.from_pretrained(processor_folder)
+
+
+@pytest.fixture(scope="session")
+def photos(street_video, tmp_path_factory):
+    """{name: path} of photographs of every shape and kind."""
+    return save_photos(street_video, tmp_path_factory.mktemp("photos"))
+
+
+@pytest.fixture(scope="module")
+def one_resize():
+    """torch has several: on one thread it adds the four pixels up in another order, as with AVX (see conftest.py).
+
+    Then up to 7 of 10,000 bytes of a photograph are one less or more; with these settings not one in 25 million.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)

@@ -10,9 +10,7 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from jinja2 import TemplateError
-from PIL import Image
 from transformers.image_utils import load_image
 from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geometry
 
@@ -21,63 +19,12 @@ from molmo2_jax.data.example import describe_prompt
 from molmo2_jax.data.media import Location, open_image, open_video
 from molmo2_jax.data.video import decode_frames
 from molmo2_jax.text import chat
+from tests.parity.photos import PHOTOS
 
 QUESTION = "Point to the cyclists.\nHow many are there? 你好 "
 
 
-# Photographs: frames of the street clip, cut and stored in every way that matters
-
-
-def _with_alpha(frame):
-    frame.putalpha(Image.linear_gradient("L").resize(frame.size))
-    return frame
-
-
-PHOTOS = {
-    "frame.png": lambda frame: frame,
-    "wide.jpg": lambda frame: frame.resize((3000, 200)),
-    "tall.jpg": lambda frame: frame.crop((200, 0, 300, 272)).resize((200, 3000)),
-    "large.jpg": lambda frame: frame.resize((4000, 3000)),
-    "square.png": lambda frame: frame.crop((180, 0, 452, 272)).resize((1000, 1000)),
-    "small.png": lambda frame: frame.crop((300, 100, 431, 181)),
-    "tiny.png": lambda frame: frame.crop((300, 100, 309, 105)),
-    "pixel.png": lambda frame: frame.crop((300, 100, 301, 101)),
-    "strip.png": lambda frame: frame.crop((0, 100, 640, 160)),
-    "thread.png": lambda frame: frame.crop((300, 0, 301, 272)).resize((1, 2000)),
-    "grey.png": lambda frame: frame.convert("L"),
-    "grey_alpha.png": lambda frame: _with_alpha(frame.convert("L")),
-    "rgba.png": lambda frame: _with_alpha(frame.convert("RGB")),
-    "palette.png": lambda frame: frame.convert("P"),
-    "bits.png": lambda frame: frame.convert("1"),
-    "cmyk.jpg": lambda frame: frame.convert("CMYK"),
-    "rotated.jpg": lambda frame: frame.crop((0, 0, 500, 200)),
-    "mirrored.jpg": lambda frame: frame.crop((0, 0, 500, 200)),
-}
-ORIENTATION = {"rotated.jpg": 6, "mirrored.jpg": 5}  # EXIF's; both exchange width and height
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_resize():
-    """torch has several: on one thread it adds the four pixels up in another order, as with AVX (see conftest.py).
-
-    Then up to 7 of 10,000 bytes of a photograph are one less or more; with these settings not one in 25 million.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def photos(street_video, tmp_path_factory):
-    """{name: path} of PHOTOS."""
-    folder = tmp_path_factory.mktemp("photos")
-    frames = decode_frames(street_video, np.linspace(0, 9, len(PHOTOS)))
-    for (name, make), frame in zip(PHOTOS.items(), frames, strict=True):
-        exif = Image.Exif()
-        exif[0x0112] = ORIENTATION.get(name, 1)
-        make(Image.fromarray(frame)).save(folder / name, exif=exif)
-    return {name: folder / name for name in PHOTOS}
+pytestmark = pytest.mark.usefixtures("one_resize")
 
 
 class Seen:

@@ -39,7 +39,11 @@ class Molmo2Config(PreTrainedConfig):
         "text_config": Molmo2TextConfig,
     }
 
-    def __init__(self, vit_config=None, adapter_config=None, text_config=None, **values):
+    def __init__(self, vit_config=None, adapter_config=None, text_config=None, use_frame_special_tokens=True, **values):
+        if not use_frame_special_tokens:  # vLLM embeds frames between these two, also where the processor has others
+            values["frame_start_token_id"] = values["image_start_token_id"]
+            values["frame_end_token_id"] = values["image_end_token_id"]
+        self.use_frame_special_tokens = use_frame_special_tokens
         self.vit_config = Molmo2VitConfig(**(vit_config or {}))
         self.adapter_config = Molmo2AdapterConfig(**(adapter_config or {}))
         self.text_config = Molmo2TextConfig(**(text_config or {}))

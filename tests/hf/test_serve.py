@@ -1,0 +1,70 @@
+"""The code beside an export's files: what is there, and that the files name it. What it does: tests/parity."""
+
+import json
+import pathlib
+
+import molmo2_jax.hf.serve as serve
+from molmo2_jax.data import views
+from molmo2_jax.hf.config import read_config, write_config
+from molmo2_jax.hf.processor import ViewSettings, read_processor, write_processor
+from tests.models.small import small
+
+VIEWS = ViewSettings(max_crops=8, max_frames=384, fps=2.0, frame_tokens="frame")
+
+
+def export(folder, tokenizer=None):
+    (folder / "config.json").write_text(json.dumps(write_config(small(vocab=151_936), 4096, "float32")))
+    if tokenizer is not None:
+        write_processor(folder, tokenizer, VIEWS)
+    return folder
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_files_name_the_classes_beside_them(tmp_path, tokenizer):
+    folder = export(tmp_path, tokenizer)
+    serve.write_code(folder)
+    named = {path.name: read(path)["auto_map"] for path in folder.glob("*.json") if "auto_map" in path.read_text()}
+    assert set(named) == {
+        "config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+        "video_preprocessor_config.json",
+    }
+    for classes in named.values():
+        for name in classes.values():
+            module, _, class_name = name.partition(".")
+            assert f"class {class_name}(" in (folder / f"{module}.py").read_text()
+    assert (folder / "views_molmo2.py").read_bytes() == pathlib.Path(views.__file__).read_bytes()
+
+
+def test_what_files_say_is_kept(tmp_path, tokenizer):
+    folder = export(tmp_path, tokenizer)
+    before = read_config(read(folder / "config.json"), "config")
+    serve.write_code(folder)
+    assert read_config(read(folder / "config.json"), "config") == before
+    assert read(folder / "config.json")["use_frame_special_tokens"] is True  # the processor's
+    assert read_processor(folder) == VIEWS
+
+
+def test_processors_in_one_file(tmp_path, tokenizer):
+    folder = export(tmp_path, tokenizer)
+    whole = read(folder / "processor_config.json")
+    for name, section in (("preprocessor_config", "image_processor"), ("video_preprocessor_config", "video_processor")):
+        whole[section] = read(folder / f"{name}.json")
+        (folder / f"{name}.json").unlink()
+    (folder / "processor_config.json").write_text(json.dumps(whole))
+    serve.write_code(folder)
+    whole = read(folder / "processor_config.json")
+    assert set(whole["auto_map"]) == {"AutoProcessor"}
+    assert set(whole["image_processor"]["auto_map"]) == {"AutoImageProcessor"}
+    assert set(whole["video_processor"]["auto_map"]) == {"AutoVideoProcessor"}
+
+
+def test_weights_without_a_processor(tmp_path):
+    folder = export(tmp_path)
+    serve.write_code(folder)
+    assert set(read(folder / "config.json")["auto_map"]) == {"AutoConfig"}
+    assert "use_frame_special_tokens" not in read(folder / "config.json")
