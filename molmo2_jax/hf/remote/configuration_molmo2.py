@@ -28,6 +28,11 @@ class Molmo2TextConfig(PreTrainedConfig):
     model_type = "molmo2_text"
     base_config_key = "text_config"
 
+    def __init__(self, max_position_embeddings=None, rope_theta=None, **values):
+        self.max_position_embeddings = max_position_embeddings  # asked for when YaRN's settings are completed
+        super().__init__(rope_theta=rope_theta, **values)
+        self.rope_theta = rope_theta  # taken away with YaRN's settings, and read by vLLM
+
 
 class Molmo2Config(PreTrainedConfig):
     """A whole Molmo2."""
