@@ -52,6 +52,7 @@ from molmo2_jax.ops import mask
 from molmo2_jax.text.tokenizer import SPECIAL_TOKENS
 from molmo2_jax.train import config as train_config
 from molmo2_jax.train import optim
+from molmo2_jax.train.flops import model_flops, peak_flops
 from molmo2_jax.train.step import jit_step, make_state
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments"))
@@ -318,11 +319,18 @@ def main() -> None:
                 f"\n{name}: {len(row['tokens']):,} tokens, {np.count_nonzero(row['loss_weights'])} of them learned, "
                 f"{allowed(row).mean():.0%} of pairs allowed, {ours.megabytes():.0f} MB of temporary memory"
             )
+            flops = model_flops(s.config, {field: a[None] for field, a in row.items()})
+            bound = flops / peak_flops(jax.devices()[0])[0]
+            print(
+                f"  its {flops / 1e9:.0f} GFLOP take {bound:.2f} s at the rate of one large matmul: the most is ",
+                end="",
+            )
+            print(f"{medians['by hand'] / bound:.1f} times as fast as transformers by hand")
             for side, t in times.items():
                 label = side if side == "ours" else f"transformers, {side}"
                 ratio = "" if side == "ours" else f"   ours is {ratios[side]:.2f} times as fast"
                 print(f"  {label:<22}{medians[side]:7.2f} ({min(t):.2f} to {max(t):.2f}){ratio}")
-            result[name] = {"seconds": medians, "ratio": ratios}
+            result[name] = {"seconds": medians, "ratio": ratios, "bound": bound}
     print(json.dumps(result))
 
 
