@@ -31,7 +31,7 @@ from tests.models.small import OLMO, small
 
 HERE = pathlib.Path(__file__).parent / "vllm"
 PYTHON = pathlib.Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"
-pytestmark = pytest.mark.skipif(not PYTHON.with_name("vllm").exists(), reason="no vLLM: `make vllm` installs it")
+pytestmark = pytest.mark.skipif(not (PYTHON.parents[1] / ".ready").exists(), reason="no vLLM: `make vllm` installs it")
 
 QUESTION = "<|im_start|>user\nPoint to the black car.<|im_end|>\n<|im_start|>assistant\n"
 CLIP = {"fps": 25.0, "duration": 10.0, "total_num_frames": 250, "frames_indices": [0, 12, 25, 37]}
