@@ -18,6 +18,10 @@ Both attend by torch's scaled_dot_product_attention; transformers' "eager" is sl
 cores that do nothing else: torch's threads wait for each other, so that other work slows it several times over.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would spin into our steps while they wait
+
 import dataclasses
 import json
 import pathlib
