@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from molmo2_jax.data import example, loader, video, workers
+from molmo2_jax.data import example, loader, video, views, workers
 from molmo2_jax.data import image as image_lib
 from molmo2_jax.data.config import DataConfig
 from molmo2_jax.data.mixture import Schedule
@@ -51,8 +51,8 @@ SECONDS = 10.0  # of film in an example
 # Part of the work -> the functions whose time it is, less that of other parts within.
 PARTS = {
     "decode": [(image_lib, "load_image"), (video, "decode_frames")],
-    "resize": [(image_lib, "resize")],
-    "patchify": [(image_lib, "image_views"), (image_lib, "frame_view"), (image_lib, "patchify")],
+    "resize": [(views, "resize")],
+    "patchify": [(views, "image_views"), (views, "frame_view"), (views, "patchify")],
     "copy": [(workers, "_write"), (workers, "CropBuffer")],
     "tokenise": [(Tokenizer, "encode")],
     "describe": [(loader.Stream, "window")],

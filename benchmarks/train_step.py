@@ -14,6 +14,8 @@ transformers knows neither trees nor packing. Two ways to train it on a row:
     usual     as its users do: one sequence for each question (the video in each), or each conversation; padded
     by hand   the very row, with a 4-D mask and positions made here from ours, and logits only where there is loss
 
+Beside them: how long the row's FLOPs (train/flops.py) take at the rate of one large matmul of ours, as a measure.
+
 Both attend by torch's scaled_dot_product_attention; transformers' "eager" is slower. What counts are the ratios, on
 cores that do nothing else: torch's threads wait for each other, so that other work slows it several times over.
 """
@@ -308,10 +310,12 @@ def main() -> None:
     recipe.model.update(loss_chunk=256, remat="dots", vit_remat="dots")
     c = train_config.read(recipe.to_dict())
     mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
-    result = {}
+    result: dict[str, dict] = {}
+    peak, _ = peak_flops(jax.devices()[0])
     with jax.set_mesh(mesh):
         s = parameters.structure(architecture())
         params = parameters.init(s, c.seed)
+        print(f"a large matmul: {peak / 1e9:.0f} GFLOP/s")
         print(f"{s.count():,} parameters; seconds a step, median of {REPEATS} (fastest to slowest)")
         for name, row in rows(s.config).items():
             ours = Ours(s, params, c, sharding.put_rows({field: a[None] for field, a in row.items()}, mesh))
@@ -324,12 +328,9 @@ def main() -> None:
                 f"{allowed(row).mean():.0%} of pairs allowed, {ours.megabytes():.0f} MB of temporary memory"
             )
             flops = model_flops(s.config, {field: a[None] for field, a in row.items()})
-            bound = flops / peak_flops(jax.devices()[0])[0]
-            print(
-                f"  its {flops / 1e9:.0f} GFLOP take {bound:.2f} s at the rate of one large matmul: the most is ",
-                end="",
-            )
-            print(f"{medians['by hand'] / bound:.1f} times as fast as transformers by hand")
+            bound = flops / peak
+            most = medians["by hand"] / bound
+            print(f"  {flops / 1e9:.0f} GFLOP at that rate: {bound:.2f} s, {most:.1f} times as fast as by hand")
             for side, t in times.items():
                 label = side if side == "ours" else f"transformers, {side}"
                 ratio = "" if side == "ours" else f"   ours is {ratios[side]:.2f} times as fast"

@@ -45,13 +45,12 @@ def write_code(folder: pathlib.Path) -> None:
     with _changed(folder / PROCESSOR) as whole:
         whole[CODE] = _CLASSES[PROCESSOR]
         for name, section in NESTED.items():
-            if section in whole:
-                whole[section][CODE] = _CLASSES[name]
-        frames = whole["use_frame_special_tokens"]
+            if section in whole:  # once more in a file of its own, where vLLM looks for its loader of videos
+                (folder / name).write_text(json.dumps(whole[section]), encoding="utf-8")
+        frames = whole.get("use_frame_special_tokens", True)  # transformers' default
     for name in NESTED:
-        if (folder / name).is_file():
-            with _changed(folder / name) as values:
-                values[CODE] = _CLASSES[name]
+        with _changed(folder / name) as values:
+            values[CODE] = _CLASSES[name]
     with _changed(folder / CONFIG) as config:  # the processor's, once more: configuration_molmo2.py has the reason
         config["use_frame_special_tokens"] = frames
 

@@ -59,8 +59,11 @@ def test_processors_in_one_file(tmp_path, tokenizer):
     serve.write_code(folder)
     whole = read(folder / "processor_config.json")
     assert set(whole["auto_map"]) == {"AutoProcessor"}
-    assert set(whole["image_processor"]["auto_map"]) == {"AutoImageProcessor"}
-    assert set(whole["video_processor"]["auto_map"]) == {"AutoVideoProcessor"}
+    for name, section in (("preprocessor_config", "image_processor"), ("video_preprocessor_config", "video_processor")):
+        alone = read(folder / f"{name}.json")
+        (named,) = alone.pop("auto_map")
+        assert named.lower() == f"auto{section}".replace("_", "")
+        assert alone == whole[section]
 
 
 def test_weights_without_a_processor(tmp_path):

@@ -19,7 +19,13 @@ from tests.models.small import small
 from tests.parity.photos import PHOTOS
 
 pytestmark = pytest.mark.usefixtures("one_resize", "modules")
+FRAMES = np.zeros((2, 120, 120, 3), np.uint8)
 QUESTION = "<|im_start|>user\nHow many? 你好<|im_end|>\n<|im_start|>assistant\n"
+
+
+def seen(total, chosen):
+    """Of a file of `total` frames, 25 a second, those with these numbers."""
+    return VideoMetadata(total_num_frames=total, fps=25.0, frames_indices=chosen)
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +109,37 @@ def test_pixels_instead_of_a_file(both, photos):
     assert torch.equal(pixels["pixel_values"], opened["pixel_values"])
 
 
-def test_text_alone(both):
-    ours, theirs = (processor(text=QUESTION, return_tensors="pt") for processor in both["im"])
+@pytest.mark.parametrize("text", [QUESTION, [QUESTION], f"<|im_end|>{QUESTION}"])
+def test_text_alone(both, text):
+    ours, theirs = (processor(text=text, return_tensors="pt") for processor in both["im"])
     assert torch.equal(ours["input_ids"], theirs["input_ids"])
+
+
+def test_without_bos_eos_stands_for_it(export):
+    folder = export("im")
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token": None}))
+    processors = [AutoProcessor.from_pretrained(folder, trust_remote_code=trust) for trust in (True, False)]
+    assert [processor.tokenizer.bos_token for processor in processors] == [None, None]
+    ours, theirs = (processor(text="hi", return_tensors="pt")["input_ids"].tolist() for processor in processors)
+    assert ours == theirs and ours[0][0] == processors[0].tokenizer.eos_token_id
+    chat = processors[0].apply_chat_template([{"role": "user", "content": "hi"}])
+    assert chat.startswith("<|im_end|><|im_start|>user")
+
+
+def test_another_layout_than_that_of_training_is_refused(export):
+    folder = export("im")
+    path = folder / "processor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_use_col_tokens": False}))
+    with pytest.raises(ValueError, match=r"are \(False, False, True, False\)"):
+        AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+
+
+def test_a_damaged_note_of_the_camera_is_no_reason_to_refuse(both, photos):
+    image = Image.open(photos["frame.png"]).convert("RGB")
+    plain = see(both["im"][0], "<|image|>", [image.copy()])
+    image.info["exif"] = b"Exif\x00\x00nonsense"
+    assert torch.equal(see(both["im"][0], "<|image|>", [image])["pixel_values"], plain["pixel_values"])
 
 
 @pytest.mark.parametrize("frame_tokens", ["im", "frame"])
@@ -161,6 +195,15 @@ def test_fewer_crops_for_a_request(both, photos):
     [
         ({"text": "<|image|><|image|>", "images": [np.zeros((9, 9, 3), np.uint8)]}, r"2 <\|image\|> in the text for 1"),
         ({"text": "<|image|>", "images": [np.zeros((9, 9, 3))]}, r"float64\[9, 9, 3\]"),
+        ({"text": "<|image|>", "images": [Image.new("I", (9, 9))]}, "more than 8 bits a pixel"),
+        ({"text": "<|image|>", "images": Image.new("RGB", (9, 9)), "max_crops": 0}, "at most 0 crops"),
+        ({"text": "<|image|>"}, r"1 <\|image\|> in the text for 0"),
+        ({"text": "<|video|>", "videos": [FRAMES], "video_metadata": [None]}, "needs metadata with fps"),
+        ({"text": "<|video|>", "videos": [FRAMES], "video_metadata": [seen(2, [0])]}, "2 frames, and .* for 1"),
+        (
+            {"text": "<|video|>", "videos": [FRAMES], "video_metadata": [seen(9, None)], "do_sample_frames": True},
+            "chosen of 9 in a file, and 2 are here",
+        ),
         ({"text": "hi", "truncation": True}, "truncation=True"),
         ({"text": "hi", "return_tensors": "np"}, "return_tensors='np'"),
     ],

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(not (PYTHON.parents[1] / ".ready").exists(), rea
 QUESTION = "<|im_start|>user\nPoint to the black car.<|im_end|>\n<|im_start|>assistant\n"
 CLIP = {"fps": 25.0, "duration": 10.0, "total_num_frames": 250, "frames_indices": [0, 12, 25, 37]}
 PROMPTS = {
-    "text": {"prompt": f"<|im_end|>{QUESTION}"},
+    "text": {"messages": [{"role": "user", "content": "Point to the black car."}]},
     "image": {"prompt": f"<|image|>{QUESTION}", "images": ["wide.png"]},
     "images": {"prompt": f"Image 1<|image|>Image 2<|image|>{QUESTION}", "images": ["wide.png", "tall.png"]},
     "video": {"prompt": f"<|video|>{QUESTION}", "clip": "clip.npy", "metadata": CLIP | {"do_sample_frames": False}},
@@ -90,6 +90,9 @@ def transformers_sees(folder):
 
     def see(name):
         prompt = PROMPTS[name]
+        if "messages" in prompt:
+            text = processor.apply_chat_template(prompt["messages"], add_generation_prompt=True)
+            return processor(text=text, return_tensors="pt")
         media = {}
         if "images" in prompt:
             media["images"] = [Image.open(folder / file).convert("RGB") for file in prompt["images"]]

@@ -9,6 +9,8 @@
 Views, tilings and pooling are those of training: views_molmo2.py is its code. One prompt at a time, as vLLM asks.
 """
 
+import contextlib
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps
@@ -41,7 +43,11 @@ def _scaled(patches: np.ndarray) -> torch.Tensor:
 def _pixels(picture) -> np.ndarray:
     """uint8[H, W, 3] of a PIL image, turned upright as its EXIF says, or of such an array itself."""
     if isinstance(picture, Image.Image):
-        picture = ImageOps.exif_transpose(picture).convert("RGB")
+        if picture.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel, which Pillow would clip to white
+            raise ValueError(f"a picture has more than 8 bits a pixel (mode {picture.mode})")
+        with contextlib.suppress(OSError, ValueError, SyntaxError):  # the pixels are whole, only that note is not
+            picture = ImageOps.exif_transpose(picture)
+        picture = picture.convert("RGB")
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
         raise ValueError(f"a picture is a PIL image or uint8[H, W, 3], not {pixels.dtype}{list(pixels.shape)}")
@@ -49,7 +55,9 @@ def _pixels(picture) -> np.ndarray:
 
 
 def _flat(nested) -> list:
-    """The items of a list, and of lists in it."""
+    """The media of one, of a list, or of a list of lists; of None none."""
+    if nested is None:
+        return []
     items = nested if isinstance(nested, list | tuple) else [nested]
     return [x for item in items for x in (item if isinstance(item, list | tuple) else [item])]
 
@@ -68,8 +76,9 @@ class Molmo2ImageProcessor(ImageProcessingMixin):
 
     def __call__(self, images, max_crops=None) -> BatchFeature:
         """The tensors of the module's picture, of a list of pictures."""
-        pictures = [_pixels(image) for image in _flat(images)]
-        tilings = [choose_tiling(*pixels.shape[:2], max_crops or self.max_crops) for pixels in pictures]
+        pictures = [_pixels(image) for image in images]
+        limit = self.max_crops if max_crops is None else max_crops
+        tilings = [choose_tiling(*pixels.shape[:2], limit) for pixels in pictures]
         crops = [image_views(*pair) for pair in zip(pictures, tilings, strict=True)]
         pooling = np.concatenate([image_pooling(tiling) for tiling in tilings])[:, : IMAGE_POOL**2]
         data = {
@@ -101,7 +110,10 @@ class Molmo2VideoProcessor(BaseVideoProcessor):
         return BatchFeature(data)
 
     def sample(self, frames: int, fps: float) -> np.ndarray:
-        """Frames to show: `max_fps` a second and the last one; `num_frames` spread evenly if those are more."""
+        """Frames to show: `max_fps` a second and the last one; `num_frames` spread evenly if those are more.
+
+        Of a file with fewer frames a second than `max_fps` some are shown twice, as by vLLM.
+        """
         if self.frame_sample_mode != "uniform_last_frame":
             raise ValueError(f"frame_sample_mode is {self.frame_sample_mode!r}, not 'uniform_last_frame'")
         last = frames - 1
@@ -126,11 +138,16 @@ class Molmo2Processor(ProcessorMixin):
         use_single_crop_col_tokens=False,
         use_single_crop_start_token=True,
         video_use_col_tokens=False,
-        use_frame_special_tokens=False,
+        use_frame_special_tokens=True,
         **_,
     ):
         super().__init__(image_processor, video_processor, tokenizer, chat_template=chat_template)
-        # vLLM reads them. All but the last are as in training, whatever may be set.
+        layout = (image_use_col_tokens, use_single_crop_col_tokens, use_single_crop_start_token, video_use_col_tokens)
+        if layout != (True, False, True, False):
+            raise ValueError(
+                "processor_config.json: image_use_col_tokens, use_single_crop_col_tokens, use_single_crop_start_token "
+                f"and video_use_col_tokens are {layout}; only (True, False, True, False) is possible here"
+            )
         self.image_use_col_tokens = image_use_col_tokens
         self.use_single_crop_col_tokens = use_single_crop_col_tokens
         self.use_single_crop_start_token = use_single_crop_start_token
@@ -152,36 +169,50 @@ class Molmo2Processor(ProcessorMixin):
         """The tensors of the module's picture, and those of videos.
 
         Args:
-          text: with one <|image|> or <|video|> for each of the media, in their order.
+          text: one, with one <|image|> or <|video|> for each of the media, in their order.
+          images: PIL images or uint8[H, W, 3].
           videos: clips, uint8[T, H, W, 3] each.
           video_metadata: of each clip `fps`, of the file, and `frames_indices`, the frames of the file that are its T.
           do_sample_frames: whether to choose among the frames; all are shown otherwise.
-          max_crops: of an image, if not those of preprocessor_config.json.
+          max_crops: of an image, if not those of preprocessor_config.json. It alone may differ from the files: vLLM
+            counts tokens by what these say.
+
+        Raises:
+          ValueError: media without their place in the text or places without media, pictures or metadata of another
+            kind, a clip of other frames than its metadata says.
         """
         if return_tensors != "pt" or truncation:
             raise ValueError(f"{return_tensors=}, {truncation=}: only 'pt' and False are possible here")
-        text, data = text or "", {}
-        if images is not None and len(images):
-            found = self.image_processor(images, max_crops=max_crops)
-            text = self._placed(text, IMAGE, [self._image(*grid) for grid in found["image_grids"].tolist()])
-            data |= found
-        if videos is not None and len(videos):
-            clips, stamps = [], []
-            for clip, metadata in zip(_flat(videos), _flat(video_metadata), strict=True):
-                if do_sample_frames:
-                    chosen = self.video_processor.sample(len(clip), metadata.fps)
-                    clips.append(clip[chosen])
-                else:
-                    chosen = metadata.frames_indices
-                    clips.append(clip)
-                stamps.append([frame / metadata.fps for frame in chosen])
+        if isinstance(text, list | tuple):
+            (text,) = text
+        text, images, videos = text or "", _flat(images), _flat(videos)
+        data, grids, times = {}, [], []
+        if images:
+            data |= self.image_processor(images, max_crops=max_crops)
+            grids = data["image_grids"].tolist()
+        if videos:
+            pairs = zip(videos, _flat(video_metadata), strict=True)
+            clips, times = zip(*(self._shown(*pair, do_sample_frames) for pair in pairs), strict=True)
             data |= self.video_processor(clips)
-            text = self._placed(text, VIDEO, [self._video(times) for times in stamps])
-        ids, bos = self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer.bos_token_id
+        text = self._placed(text, IMAGE, [self._image(*grid) for grid in grids])
+        text = self._placed(text, VIDEO, [self._video(each) for each in times])
+        ids, tok = self.tokenizer.encode(text, add_special_tokens=False), self.tokenizer
+        bos = tok.eos_token_id if tok.bos_token_id is None else tok.bos_token_id
         ids = ids if ids[:1] == [bos] else [bos, *ids]
-        return BatchFeature(
-            {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.int64)} | data
-        )
+        mask = torch.ones(1, len(ids), dtype=torch.int64)
+        return BatchFeature({"input_ids": torch.tensor([ids]), "attention_mask": mask} | data)
+
+    def _shown(self, clip, metadata, sample: bool) -> tuple[list, list[float]]:
+        """The frames of a clip that are shown, and their times in the file, s."""
+        if metadata is None or metadata.fps is None or (metadata.frames_indices is None and not sample):
+            raise ValueError(f"a clip needs metadata with fps and frames_indices, not {metadata}")
+        if sample and len(clip) != metadata.total_num_frames:
+            raise ValueError(f"frames are chosen of {metadata.total_num_frames} in a file, and {len(clip)} are here")
+        if not sample and len(clip) != len(metadata.frames_indices):
+            raise ValueError(f"{len(clip)} frames, and frames_indices for {len(metadata.frames_indices)}")
+        chosen = self.video_processor.sample(len(clip), metadata.fps) if sample else metadata.frames_indices
+        frames = [clip[i] for i in chosen] if sample else list(clip)
+        return frames, [frame / metadata.fps for frame in chosen]
 
     @staticmethod
     def _placed(text: str, placeholder: str, tokens: list[str]) -> str:

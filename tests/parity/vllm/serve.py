@@ -1,6 +1,7 @@
 """Answers the prompts of a folder with vLLM, whose Python runs this: prompts.json -> answers.json.
 
 prompts.json   {name: {"prompt": text, "images": [files], "clip": file of frames, "metadata": {...}}}
+               or {name: {"messages": [{"role": "user", "content": text}]}}
 answers.json   {name: {"prompt": [token ids], "tokens": [token ids], "logprobs": [{token id: log probability}]}}
 """
 
@@ -37,8 +38,11 @@ def main(folder: pathlib.Path) -> None:
     sampling = SamplingParams(temperature=0, max_tokens=16, ignore_eos=True, logprobs=20)
     answers = {}
     for name, prompt in json.loads((folder / "prompts.json").read_text()).items():
-        given = {"prompt": prompt["prompt"], "multi_modal_data": media(folder, prompt)}
-        answer = llm.generate(given, sampling)[0]
+        if "messages" in prompt:
+            (answer,) = llm.chat(prompt["messages"], sampling)
+        else:
+            given = {"prompt": prompt["prompt"], "multi_modal_data": media(folder, prompt)}
+            (answer,) = llm.generate(given, sampling)
         (said,) = answer.outputs
         logprobs = [{token: found.logprob for token, found in best.items()} for best in said.logprobs]
         answers[name] = {"prompt": answer.prompt_token_ids, "tokens": list(said.token_ids), "logprobs": logprobs}
