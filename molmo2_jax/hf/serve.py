@@ -21,8 +21,8 @@ from molmo2_jax.hf.processor import CODE, IMAGES, NESTED, PROCESSOR, VIDEOS
 from molmo2_jax.hf.source import CONFIG
 
 _REMOTE = pathlib.Path(__file__).with_name("remote")
-_FILES = {
-    "configuration_molmo2.py": _REMOTE / "configuration_molmo2.py",
+_CONFIGURATION = {"configuration_molmo2.py": _REMOTE / "configuration_molmo2.py"}
+_PROCESSING = {
     "processing_molmo2.py": _REMOTE / "processing_molmo2.py",
     "views_molmo2.py": pathlib.Path(views.__file__),
 }
@@ -36,11 +36,12 @@ _CLASSES = {  # file -> the class that transformers looks for, and ours
 
 def write_code(folder: pathlib.Path) -> None:
     """Puts the files beside those of a directory and names their classes in these; without a processor the config's."""
-    for name, source in _FILES.items():
+    has_processor = (folder / PROCESSOR).is_file()
+    for name, source in (_CONFIGURATION | (_PROCESSING if has_processor else {})).items():
         shutil.copyfile(source, folder / name)
     with _changed(folder / CONFIG) as config:
         config[CODE] = _CLASSES[CONFIG]
-    if not (folder / PROCESSOR).is_file():
+    if not has_processor:
         return
     with _changed(folder / PROCESSOR) as whole:
         whole[CODE] = _CLASSES[PROCESSOR]

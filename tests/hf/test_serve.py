@@ -71,3 +71,4 @@ def test_weights_without_a_processor(tmp_path):
     serve.write_code(folder)
     assert set(read(folder / "config.json")["auto_map"]) == {"AutoConfig"}
     assert "use_frame_special_tokens" not in read(folder / "config.json")
+    assert {path.name for path in folder.iterdir()} == {"config.json", "configuration_molmo2.py"}

@@ -140,7 +140,7 @@ def test_what_a_killed_run_left_is_cleared(molmo2, sources, tmp_path):
     (half / "model-00001-of-00002.safetensors").write_bytes(b"and more")
     assert molmo2("convert", f"--from=orbax:{sources / 'orbax'}", "--to=hf:export")[0] == 0
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
-    assert {path.name for path in (tmp_path / "export").iterdir()} == {"config.json", SINGLE}
+    assert {path.name for path in (tmp_path / "export").iterdir()} == {"config.json", "configuration_molmo2.py", SINGLE}
 
 
 # Sources that are damaged

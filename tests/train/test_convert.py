@@ -14,7 +14,7 @@ from molmo2_jax import sharding
 from molmo2_jax.hf import fetch, files
 from molmo2_jax.hf.config import HfError, write_config
 from molmo2_jax.hf.files import INDEX, SINGLE
-from molmo2_jax.hf.processor import FILES, read_processor
+from molmo2_jax.hf.processor import CODE, FILES, read_processor
 from molmo2_jax.models.params import structure
 from molmo2_jax.text.tokenizer import Tokenizer
 from molmo2_jax.train import checkpoint, convert
@@ -45,7 +45,14 @@ def contents(folder):
 
 
 def processor(folder):
-    return {name: content for name, content in contents(folder).items() if name in FILES}
+    """What its files say, but for the names of the code beside them."""
+
+    def said(name, content):
+        if not name.endswith(".json"):
+            return content
+        return {key: value for key, value in json.loads(content).items() if key != CODE}
+
+    return {name: said(name, content) for name, content in contents(folder).items() if name in FILES}
 
 
 @pytest.fixture
@@ -149,7 +156,7 @@ def test_weights_alone_are_converted_too(tmp_path):
     formats.write(there, write_config(c, 4096, "float32"), formats.released(parameters(c)))
     convert.hf_to_orbax(str(there), tmp_path / "orbax")
     to_hf(tmp_path / "orbax", tmp_path / "back")
-    assert contents(tmp_path / "back").keys() == {"config.json", SINGLE}
+    assert contents(tmp_path / "back").keys() == {"config.json", "configuration_molmo2.py", SINGLE}
 
 
 def test_a_converted_checkpoint_loads_into_shards(tmp_path):
