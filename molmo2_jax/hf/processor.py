@@ -106,11 +106,11 @@ def write_processor(folder: pathlib.Path, tok: Tokenizer, settings: ViewSettings
         PROCESSOR: {"use_frame_special_tokens": settings.frame_tokens == "frame"},
     }
     for name, values in own.items():
-        _write(folder / name, _FIXED[name] | values | {"processor_class": "Molmo2Processor"})
+        write_json(folder / name, _FIXED[name] | values | {"processor_class": "Molmo2Processor"})
     shutil.copyfile(pathlib.Path(__file__).with_name(TEMPLATE), folder / TEMPLATE)
     (folder / TOKENIZER).write_text(tok.to_json(), encoding="utf-8")
     ids = {"bos_token": tok.bos_id, "eos_token": tok.eos_id, "pad_token": _pad_id(tok)}
-    _write(folder / GENERATION, {f"{role}_id": i for role, i in ids.items()})
+    write_json(folder / GENERATION, {f"{role}_id": i for role, i in ids.items()})
     described = {
         # The class that takes tokenizer.json as it is; those named after models build their own from its vocabulary.
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -119,7 +119,7 @@ def write_processor(folder: pathlib.Path, tok: Tokenizer, settings: ViewSettings
         "add_bos_token": False,  # the processor adds it
         "clean_up_tokenization_spaces": False,
     }
-    _write(folder / TOKENIZER_CONFIG, described | {role: tok.decode([i]) for role, i in ids.items()})
+    write_json(folder / TOKENIZER_CONFIG, described | {role: tok.decode([i]) for role, i in ids.items()})
 
 
 def copy_processor(source: pathlib.Path, target: pathlib.Path) -> list[str]:
@@ -136,7 +136,7 @@ def copy_processor(source: pathlib.Path, target: pathlib.Path) -> list[str]:
         text = (source / name).read_text(encoding="utf-8")
         if name.endswith(".json") and CODE in text:
             values = json.loads(text)
-            _write(target / name, {key: value for key, value in values.items() if key != CODE})
+            write_json(target / name, {key: value for key, value in values.items() if key != CODE})
         else:
             shutil.copyfile(source / name, target / name)
     return names
@@ -148,8 +148,8 @@ def read_processor(folder: pathlib.Path) -> ViewSettings:
     Raises:
       HfError: a file or key is missing, or a value that our data code does not have. Names file and key.
     """
-    whole = _read(folder / PROCESSOR)
-    found = {name: whole[key] if key in whole else _read(folder / name) for name, key in NESTED.items()}
+    whole = read_json(folder / PROCESSOR)
+    found = {name: whole[key] if key in whole else read_json(folder / name) for name, key in NESTED.items()}
     for name, values in (found | {PROCESSOR: whole}).items():
         _check(values, _FIXED[name], folder / name)
     frames = _get(whole, "use_frame_special_tokens", folder / PROCESSOR)
@@ -168,11 +168,13 @@ def _pad_id(tok: Tokenizer) -> int:
     return tok.eos_id
 
 
-def _write(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+def write_json(path: pathlib.Path, values: Mapping[str, Any]) -> None:
+    """Writes a file of a directory, its keys sorted."""
     path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """What such a file says. Raises HfError where it is missing or no JSON object."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -66,6 +66,14 @@ def test_processors_in_one_file(tmp_path, tokenizer):
         assert alone == whole[section]
 
 
+def test_a_processor_without_videos(tmp_path, tokenizer):
+    folder = export(tmp_path, tokenizer)
+    (folder / "video_preprocessor_config.json").unlink()
+    serve.write_code(folder)
+    assert not (folder / "video_preprocessor_config.json").exists()
+    assert "auto_map" in read(folder / "preprocessor_config.json")
+
+
 def test_weights_without_a_processor(tmp_path):
     folder = export(tmp_path)
     serve.write_code(folder)

@@ -10,15 +10,9 @@ os.environ["ATEN_CPU_CAPABILITY"] = "default"
 import pytest
 import torch
 
-try:
-    import torchvision
-except RuntimeError:
-    # A wheel made for CUDA cannot load its operators beside a torch for CPUs, and needs only these two to be declared.
-    operators = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision  # noqa: F401
+from tests.parity.vllm import sitecustomize  # noqa: F401  before transformers, which imports torchvision
 
+# isort: split
 from transformers import AutoProcessor
 
 from molmo2_jax.hf.processor import ViewSettings, write_processor
@@ -51,7 +45,7 @@ def photos(street_video, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_resize():
-    """torch has several: on one thread it adds the four pixels up in another order, as with AVX (see conftest.py).
+    """torch has several: on one thread it adds the four pixels up in another order, as with AVX (see above).
 
     Then up to 7 of 10,000 bytes of a photograph are one less or more; with these settings not one in 25 million.
     """

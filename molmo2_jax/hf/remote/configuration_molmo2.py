@@ -1,4 +1,4 @@
-"""Molmo2's configuration for libraries whose transformers has none (vLLM 0.32 and 0.33), shipped with an export.
+"""Molmo2's configuration as vLLM reads it and transformers up to 5.19 does not have it; shipped with an export.
 
 The sections of config.json as objects: `config.vit_config.hidden_size`.
 """

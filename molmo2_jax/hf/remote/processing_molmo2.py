@@ -1,4 +1,4 @@
-"""Molmo2's processor for libraries whose transformers has none (vLLM 0.32 and 0.33), shipped with an export.
+"""Molmo2's processor as vLLM calls it and transformers up to 5.19 does not have it; shipped with an export.
 
     "<|image|>How many?", an image   ->   input_ids             int64[1, n]            BOS, visual tokens, text
                                           pixel_values          float32[c, 729, 588]   views, from -1 to 1
@@ -10,6 +10,7 @@ Views, tilings and pooling are those of training: views_molmo2.py is its code. O
 """
 
 import contextlib
+import struct
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ def _pixels(picture) -> np.ndarray:
     if isinstance(picture, Image.Image):
         if picture.mode.startswith(("I", "F")):  # 16 or 32 bits a pixel, which Pillow would clip to white
             raise ValueError(f"a picture has more than 8 bits a pixel (mode {picture.mode})")
-        with contextlib.suppress(OSError, ValueError, SyntaxError):  # the pixels are whole, only that note is not
+        with contextlib.suppress(OSError, ValueError, SyntaxError, EOFError, struct.error):  # only that note is damaged
             picture = ImageOps.exif_transpose(picture)
         picture = picture.convert("RGB")
     pixels = np.asarray(picture)
@@ -139,7 +140,6 @@ class Molmo2Processor(ProcessorMixin):
         use_single_crop_start_token=True,
         video_use_col_tokens=False,
         use_frame_special_tokens=True,
-        **_,
     ):
         super().__init__(image_processor, video_processor, tokenizer, chat_template=chat_template)
         layout = (image_use_col_tokens, use_single_crop_col_tokens, use_single_crop_start_token, video_use_col_tokens)

@@ -1,6 +1,6 @@
-"""Makes torchvision importable where its wheel was made for CUDA and torch is a CPU build, as conftest.py does here.
+"""Makes torchvision importable where its wheel was made for CUDA and torch is a CPU build: two operators are declared.
 
-Python runs this at the start of every process that has this folder on its path: vLLM starts some of its own.
+conftest.py imports it; Python runs it at the start of every process that has this folder on its path, as vLLM's have.
 """
 
 import torch
