@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from molmo2_jax.ops import blockwise_attention, mask
-from molmo2_jax.ops.blockwise_attention import BLOCK
-from molmo2_jax.ops.dense_attention import dense_attention
+from molmo2_jax.ops.attention import blockwise as blockwise_kernel
+from molmo2_jax.ops.attention import mask
+from molmo2_jax.ops.attention.blockwise import BLOCK
+from molmo2_jax.ops.attention.dense import dense_attention
 
 HEADS, KV_HEADS, HEAD_DIM = 8, 2, 64
 REPEATS = 5
@@ -30,10 +31,10 @@ def dense(q, k, v, vis):
 @functools.partial(jax.jit, static_argnames="block")
 def blockwise(q, k, v, vis, block=BLOCK):
     """The same by the blockwise kernel."""
-    out, log_sum = blockwise_attention.forward(q, k, v, vis, vis, block)
+    out, log_sum = blockwise_kernel.forward(q, k, v, vis, vis, block)
     d_out = jnp.cos(out)
     delta = jnp.einsum("BQNH,BQNH->BNQ", d_out, out)
-    return blockwise_attention.backward(q, k, v, vis, vis, log_sum, delta, d_out, block)
+    return blockwise_kernel.backward(q, k, v, vis, vis, log_sum, delta, d_out, block)
 
 
 def row(length: int, layout: str) -> tuple:

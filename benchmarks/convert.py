@@ -28,10 +28,10 @@ import ml_dtypes
 import numpy as np
 
 from molmo2_jax import sharding
-from molmo2_jax.hf.config import write_config
-from molmo2_jax.hf.source import tensors_of
 from molmo2_jax.models import config as models
-from molmo2_jax.models.params import structure
+from molmo2_jax.models.structure import structure
+from molmo2_jax.weights.hf.config import write_config
+from molmo2_jax.weights.hf.source import tensors_of
 
 SHARD_BYTES = 4 << 30
 LIMIT_BYTES = 3 << 30  # of memory, for a conversion

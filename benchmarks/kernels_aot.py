@@ -59,7 +59,7 @@ def one_chip(topology: str):
     """A mesh of one device of the topology."""
     import jax
 
-    from molmo2_jax.tools.aot.topology import devices
+    from molmo2_jax.aot.topology import devices
 
     return jax.make_mesh((1,), ("one",), devices=devices(topology)[:1])
 
@@ -69,13 +69,13 @@ def compile_ours(mesh, length: int):
     import jax
     import jax.numpy as jnp
 
-    from molmo2_jax.ops import mask, pallas_attention
+    from molmo2_jax.ops.attention import mask, pallas_tpu
 
     def forward(q, k, v, until, group):
-        return pallas_attention.forward(q, k, v, *(mask.row_visibility(until, group),) * 2)
+        return pallas_tpu.forward(q, k, v, *(mask.row_visibility(until, group),) * 2)
 
     def backward(q, k, v, until, group, log_sum, delta, d_out):
-        return pallas_attention.backward(q, k, v, *(mask.row_visibility(until, group),) * 2, log_sum, delta, d_out)
+        return pallas_tpu.backward(q, k, v, *(mask.row_visibility(until, group),) * 2, log_sum, delta, d_out)
 
     def abstract(*shape, dtype=jnp.bfloat16):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, jax.P()))
@@ -157,9 +157,9 @@ def schedules(topology: str, dump: pathlib.Path, length: int) -> None:
         print(f"ours, {name}: {compiled.memory_analysis().temp_size_in_bytes / 1e6:.0f} MB of temporaries")
     compile_splash(mesh, length)
 
-    from molmo2_jax.ops import pallas_attention
+    from molmo2_jax.ops.attention import pallas_tpu
 
-    blocks = pallas_attention.BLOCKS[chip]
+    blocks = pallas_tpu.BLOCKS[chip]
     groups = length // blocks.queries
     ours = sum(-(-(i + 1) * blocks.queries // blocks.keys) for i in range(groups)) * KV_HEADS
     theirs = sum(-(-(i + 1) * SPLASH_QUERIES // SPLASH_KEYS) for i in range(length // SPLASH_QUERIES)) * HEADS

@@ -17,8 +17,8 @@ import tracemalloc
 
 import numpy as np
 
-from molmo2_jax.data.pack import Size, pack
-from molmo2_jax.data.schema import RowShape
+from data_pipelines.packing.pack import Size, pack
+from data_pipelines.packing.schema import RowShape
 
 POOLED = {1: 392, 2: 518, 4: 725, 6: 955, 8: 1162}  # visual tokens of an image by its crops, without the overview
 

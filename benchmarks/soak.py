@@ -23,9 +23,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tqdm import tqdm
 
-from molmo2_jax.data.archive import record_shard
-from molmo2_jax.data.config import DataConfig, DatasetConfig, MixtureGroupConfig
-from molmo2_jax.data.loader import Data
+from data_pipelines.loading.config import DataConfig, DatasetConfig, MixtureGroupConfig
+from data_pipelines.loading.loader import Data
+from data_pipelines.media.archive import record_shard
 
 MEDIA = 100  # of each kind
 BROKEN = {"image": 5, "video": 4, "text": 0}  # of these: 3 % of all examples, as the datasets are drawn alike

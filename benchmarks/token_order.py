@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from molmo2_jax.data.token_order import TOKEN_ORDERS, row_index
-from molmo2_jax.ops import mask
+from molmo2_jax.ops.attention import mask
+from molmo2_jax.ops.attention.token_order import TOKEN_ORDERS, row_index
 
 LENGTH, BLOCK = 36_864, 512
 FRAMES, FRAME = 384, 81  # a frame's visual tokens stand between two of text and behind a timestamp of about five

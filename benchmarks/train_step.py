@@ -47,19 +47,21 @@ except RuntimeError:  # a wheel made for CUDA beside a torch for CPUs: two opera
 import transformers
 from torch.nn.functional import embedding
 
+from data_pipelines.media import crops
+from data_pipelines.packing.schema import PATCHES, RowShape, empty_row
+from data_pipelines.sequence import message_tree, visual_tokens
+from data_pipelines.text.tokenizer import SPECIAL_TOKENS
+from molmo2_jax.train.optimizer import make_optimizer, schedule
+from molmo2_jax.train.parameter_groups import assign_groups
 from molmo2_jax import sharding
-from molmo2_jax.data import layout, tree, views
-from molmo2_jax.data.schema import PATCHES, RowShape, empty_row
-from molmo2_jax.hf.config import write_config
-from molmo2_jax.hf.source import tensors_of
-from molmo2_jax.models import params as parameters
+from molmo2_jax.models import structure as parameters
 from molmo2_jax.models.config import ConnectorConfig, Molmo2Config, preset
-from molmo2_jax.ops import mask
-from molmo2_jax.text.tokenizer import SPECIAL_TOKENS
+from molmo2_jax.ops.attention import mask
 from molmo2_jax.train import config as train_config
-from molmo2_jax.train import optim
 from molmo2_jax.train.flops import model_flops, peak_flops
 from molmo2_jax.train.step import jit_step, make_state
+from molmo2_jax.weights.hf.config import write_config
+from molmo2_jax.weights.hf.source import tensors_of
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments"))
 import overfit_video_point
@@ -107,32 +109,32 @@ def rows(c: Molmo2Config) -> dict[str, dict[str, np.ndarray]]:
     """The two rows, without batch dimension; random words and pixels."""
     rng, tok = np.random.default_rng(0), Tokens(c.llm.vocab)
 
-    def turn(question: int, answer: int) -> tree.Turn:
-        return tree.Turn(
-            tree.ROOT, *(rng.integers(256, c.llm.vocab, n).tolist() for n in (question, answer)), None, 1.0
+    def turn(question: int, answer: int) -> message_tree.Turn:
+        return message_tree.Turn(
+            message_tree.ROOT, *(rng.integers(256, c.llm.vocab, n).tolist() for n in (question, answer)), None, 1.0
         )
 
-    def example(visual: layout.VisualTokens, turns: list[tree.Turn]) -> tree.ExampleTokens:
-        never = [tok.special(name) for name in layout.VISUAL]
-        return tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
+    def example(visual: visual_tokens.VisualTokens, turns: list[message_tree.Turn]) -> message_tree.ExampleTokens:
+        never = [tok.special(name) for name in visual_tokens.VISUAL]
+        return message_tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
 
     options = {"frame_tokens": "im", "image_groups": "example", "timestamps": "per-frame-compact"}
-    frames = layout.video_layout([i / 2 for i in range(FRAMES)], tok, **options).tokens(tok)
+    frames = visual_tokens.video_layout([i / 2 for i in range(FRAMES)], tok, **options).tokens(tok)
     video = example(frames, [turn(*lengths) for lengths in TREE])
     size = len(video.tokens)
     lengths = [size * share // 100 for share in SHARES]
     lengths[-1] += size - sum(lengths)
-    texts = [example(layout.NoVisual().tokens(tok), [turn(n // 4, n - n // 4 - 1)]) for n in lengths]
+    texts = [example(visual_tokens.NoVisual().tokens(tok), [turn(n // 4, n - n // 4 - 1)]) for n in lengths]
     out = {
         "video": _row([video], RowShape(size, FRAMES, len(frames.slots), shards=1)),
         "text": _row(texts, RowShape(size, 0, 0, shards=1)),
     }
     out["video"]["crops"][:] = rng.integers(0, 256, out["video"]["crops"].shape)
-    out["video"]["pooling"][:] = views.frame_pooling(FRAMES)
+    out["video"]["pooling"][:] = crops.frame_pooling(FRAMES)
     return out
 
 
-def _row(examples: list[tree.ExampleTokens], shape: RowShape) -> dict[str, np.ndarray]:
+def _row(examples: list[message_tree.ExampleTokens], shape: RowShape) -> dict[str, np.ndarray]:
     row, start = empty_row(shape), 0
     for e in examples:
         here = slice(start, start + len(e.tokens))
@@ -207,8 +209,8 @@ class Ours:
     """Our step, as the training loop runs it."""
 
     def __init__(self, s: parameters.Structure, params: parameters.Params, c: train_config.TrainConfig, row):
-        assigned = optim.assign_groups(s.shapes, c.optim)
-        optimizer = optim.make_optimizer(c.optim, assigned, c.steps)
+        assigned = assign_groups(s.shapes, c.optim)
+        optimizer = make_optimizer(c.optim, assigned, c.steps)
         copies = {name: p.copy() for name, p in params.items()}  # the step takes its state's memory
         self.state = make_state(copies, assigned, optimizer)
         self.row = row
@@ -265,7 +267,7 @@ class Theirs:
             "vit": list(model.model.vision_tower.parameters()),
             "llm": [*decoder.layers.parameters(), *decoder.norm.parameters()],
         }
-        schedules = {g: optim.schedule(c.optim.groups[g], c.steps, c.optim.end_lr) for g in self.groups}
+        schedules = {g: schedule(c.optim.groups[g], c.steps, c.optim.end_lr) for g in self.groups}
         self.lr = {g: [float(schedule(n)) for n in range(REPEATS + 2)] for g, schedule in schedules.items()}
         groups = [{"params": group} for group in self.groups.values()]
         o = c.optim

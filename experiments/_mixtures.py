@@ -10,19 +10,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-POINTING = 0.2  # weight of every token of a pointing or tracking answer: long, and nearly forced by the image
-CAPTION = 0.1  # and of a video caption: thousands of tokens for one video
 HIGH_RES = 0.3  # share of the images to point at that are cut into up to 24 crops instead of 8
-
-# Datasets that data_pipelines/ has a builder for, and the folder it writes. The others are still to be built.
-FOLDERS = {
-    "pixmo_points_train": "pixmo_points",
-    "pixmo_points_high_freq_train": "pixmo_points_high_freq",
-    "vixmo3_top_level_captions_min_3": "molmo2_cap",
-    "vixmo_points_minmax_0_5": "molmo2_video_point_0_5",
-    "vixmo_points_minmax_6_25": "molmo2_video_point_6_25",
-    "vixmo_points_minmax_26_60": "molmo2_video_point_26_60",
-}
 
 # Stage 1 ---------------------------------------------------------------------------------------------------------
 
@@ -111,11 +99,11 @@ VIDEO_ACADEMIC = [
     "epic_kitchens_qa",
     "video_localized_narratives_caption",
     "qv_highlights",
-    "molmo2_syn_captions_qa",  # the scripts call it vixmo_syn_video_capqa_v2, which they do not define
+    "molmo2_syn_captions_qa",  # vixmo_syn_video_capqa_v2 in the scripts, which do not define it
     "molmo2_syn_captions_subtitle_qa",
 ]
 
-# Each dataset of a task counts by its weight / 1.11; the weight is not shared out among them.
+# Each dataset of a task counts by its weight / 1.11 (the sum of the seven weights); datasets do not share the weight.
 TRACKING_TASKS = {
     "track": (0.40, ["mevis", "ref_yt_vos", "lv_vis", ("vicas", 30_000), "revos", "molmo2_video_track"]),
     "track_tail": (0.05, ["burst", "ref_davis17", "yt_vis", "moca"]),
@@ -154,35 +142,31 @@ FINE_TUNING = {
     "video_pointing": (0.15, VIDEO_POINTING),
     "image_pointing": (0.10, IMAGE_POINTING),
     "text": (0.0995, ["tulu4"]),  # first messages of up to 4,096 tokens
-    "hardcodes": (0.0005, ["molmo2_hardcodes"]),  # who the model is
+    "hardcodes": (0.0005, ["molmo2_hardcodes"]),  # questions about the model itself
 }
-
-WEIGHTS = {"tracking": POINTING, "video_pointing": POINTING, "image_pointing": POINTING}  # of all tokens of a group
 
 
 def pretrain(root: str | pathlib.Path) -> ConfigDict:
-    """The mixture of stage 1; prepared datasets are folders of `root`. All tokens weigh 1."""
-    return _mixture(PRETRAIN, root, weights={}, high_res={})
+    """The mixture of stage 1; prepared datasets are folders of `root`."""
+    return _mixture(PRETRAIN, root, high_res={})
 
 
 def fine_tuning(root: str | pathlib.Path) -> ConfigDict:
     """The mixture of stages 2 and 3."""
-    return _mixture(FINE_TUNING, root, weights=WEIGHTS, high_res={"image_pointing": HIGH_RES})
+    return _mixture(FINE_TUNING, root, high_res={"image_pointing": HIGH_RES})
 
 
-def _mixture(table: dict, root: str | pathlib.Path, weights: dict, high_res: dict) -> ConfigDict:
+def _mixture(table: dict, root: str | pathlib.Path, high_res: dict) -> ConfigDict:
     mixture = ConfigDict()
     for group, (rate, rows) in table.items():
         mixture[group] = ConfigDict({"rate": rate, "datasets": {}})
         for row in rows:
             name, size, factor = (*(row if isinstance(row, tuple) else (row,)), None, None)[:3]
             mixture[group].datasets[name] = {
-                "source": f"{root}/{FOLDERS.get(name, name)}",
+                "source": f"{root}/{name}",
                 "size": None if size is None else float(size),
                 "rate": 1.0 if factor is None else factor,
-                "weight": weights.get(group),
+                "weight": None,  # answer tokens weigh as their style says: 0.2 for points and tracks, for example
                 "high_res": high_res.get(group, 0.0),
             }
-    if "demo" in mixture:
-        mixture.demo.datasets.vixmo3_top_level_captions_min_3.weight = CAPTION
     return mixture

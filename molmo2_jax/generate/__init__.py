@@ -1,0 +1,10 @@
+"""Answering prompts: a loaded model, its key-value cache, sampling, and text as it is generated.
+
+Start with answer.py: `answer` and `stream` take a `LoadedModel` (load.py) and a prompt described by
+data_pipelines/sequence/example.py.
+
+    load.py         a checkpoint or "hf:…" as a model on a mesh, with its tokenizer and settings
+    decode.py       prefill, then one token at a time from the cache
+    sampling.py     temperature and top_p
+    text_stream.py  text from tokens, never half a character
+"""

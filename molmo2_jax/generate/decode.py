@@ -1,7 +1,7 @@
 """Generation: prefill with the bidirectional mask, then one token at a time from a static key-value cache.
 
-The prompt of each row lies at the front of its cache and new tokens follow it, so a token's place in the cache is its
-position. Prefill and every step are the model's own forward pass with another `attend`:
+Each row's cache holds its prompt, then its new tokens, so a token's index in the cache is its position. Prefill and
+every step are the model's own forward pass with another `attend`:
 
     prompt 4 tokens, room for 3     cache  p0 p1 p2 p3 -- -- --
     first step writes at 4                 p0 p1 p2 p3 a0 -- --      a0 sees keys 0..4
@@ -15,20 +15,20 @@ import jax.numpy as jnp
 
 from molmo2_jax import sharding
 from molmo2_jax.generate.sampling import sample
-from molmo2_jax.models.config import RunConfig
 from molmo2_jax.models.molmo2 import Molmo2, Row, logits
-from molmo2_jax.ops import mask
-from molmo2_jax.ops.attention import attention
-from molmo2_jax.ops.dense_attention import dense_attention
+from molmo2_jax.models.run_config import RunConfig
+from molmo2_jax.ops.attention import mask
+from molmo2_jax.ops.attention.attention import attention
+from molmo2_jax.ops.attention.dense import dense_attention
 
 
 class Decoding(NamedTuple):
-    """State of a batch that is being generated."""
+    """State of a batch during generation."""
 
     keys_LBSKH: jax.Array
     values_LBSKH: jax.Array
     lengths_B: jax.Array  # int32: prompt and generated tokens so far
-    next_B: jax.Array  # int32: the token chosen last, not yet in the cache
+    next_B: jax.Array  # int32: the last chosen token, not yet in the cache
     done_B: jax.Array  # bool: next_B is EOS, or came after it
     out_BT: jax.Array  # int32: generated tokens
     count: jax.Array  # int32: how many columns of out_BT are filled
@@ -39,15 +39,15 @@ class Decoding(NamedTuple):
 def prefill(
     model: Molmo2, row: Row, lengths_B, rng, *, run: RunConfig, max_new: int, temperature: float, top_p: float, eos: int
 ) -> Decoding:
-    """Reads the prompts and chooses the first token.
+    """Runs the prompts through the model and chooses the first token.
 
     Args:
-      row: arrays of data/schema.py, one prompt a row from its beginning, S at least the longest prompt.
+      row: arrays of packing/schema.py; each row starts with one prompt, and S is at least the longest prompt.
       lengths_B: int32, tokens of each prompt.
-      max_new: room for this many new tokens, which may go on past S: RoPE knows no last position.
+      max_new: room for this many new tokens. They may extend past S: RoPE has no last position.
 
     Raises:
-      ValueError: max_new < 1, a mesh that cuts the sequence, or what `sample` refuses.
+      ValueError: max_new < 1, a mesh that shards the sequence, or values that `sample` rejects.
     """
     if max_new < 1:
         raise ValueError(f"max_new is at least 1, not {max_new}")
@@ -63,7 +63,7 @@ def prefill(
     hidden_BSD, (keys, values) = model.llm(x_BSD, row["positions"], attend, remat="none")
     last_BS1 = (vis.index == lengths_B[:, None] - 1)[..., None]
     last_B1D = jnp.where(last_BS1, hidden_BSD, 0).sum(1, keepdims=True)
-    token_B, rng = _choose(model, last_B1D, rng, temperature, top_p)
+    token_B, rng = _choose_token(model, last_B1D, rng, temperature, top_p)
     out_BT = jnp.where(jnp.arange(max_new) == 0, token_B[:, None], eos)
     return Decoding(keys, values, lengths_B, token_B, token_B == eos, out_BT, jnp.ones((), jnp.int32), rng)
 
@@ -72,15 +72,15 @@ def prefill(
 def decode(
     model: Molmo2, state: Decoding, steps, *, run: RunConfig, temperature: float, top_p: float, eos: int
 ) -> Decoding:
-    """Up to `steps` more tokens in one loop; ends early when every row is done or the room is full."""
+    """Generates up to `steps` more tokens in one loop; ends early when every row is done or the room is used up."""
     last = jnp.minimum(state.count + steps, state.out_BT.shape[1])
 
     def unfinished(s: Decoding):
         return (s.count < last) & ~jnp.all(s.done_B)
 
     def step(s: Decoding) -> Decoding:
-        hidden_B1D, keys, values = _forward(model, s, run)
-        token_B, rng = _choose(model, hidden_B1D, s.rng, temperature, top_p)
+        hidden_B1D, keys, values = _forward_next(model, s, run)
+        token_B, rng = _choose_token(model, hidden_B1D, s.rng, temperature, top_p)
         token_B = jnp.where(s.done_B, eos, token_B)
         out_BT = jnp.where(jnp.arange(s.out_BT.shape[1]) == s.count, token_B[:, None], s.out_BT)
         done_B = s.done_B | (token_B == eos)
@@ -89,8 +89,8 @@ def decode(
     return jax.lax.while_loop(unfinished, step, state)
 
 
-def _forward(model: Molmo2, s: Decoding, run: RunConfig):
-    """Hidden state of the token chosen last, and the caches with it in."""
+def _forward_next(model: Molmo2, s: Decoding, run: RunConfig):
+    """Hidden state of the last chosen token, and the caches including it."""
 
     def attend(q, k, v, cache):
         heads, rows = sharding.B_S_N_H, sharding.B
@@ -105,20 +105,20 @@ def _forward(model: Molmo2, s: Decoding, run: RunConfig):
 
 
 def _attend_to_cache(q_B1NH, k_B1KH, v_B1KH, keys_BSKH, values_BSKH, lengths_B):
-    """Writes the new token's key and value at its place and attends to everything up to there."""
+    """Writes the new token's key and value at its index and attends to everything up to it."""
     B, S = keys_BSKH.shape[:2]
     rows = jnp.arange(B)
     keys_BSKH = keys_BSKH.at[rows, lengths_B].set(k_B1KH[:, 0])
     values_BSKH = values_BSKH.at[rows, lengths_B].set(v_B1KH[:, 0])
-    place_B1 = lengths_B[:, None]
-    query = mask.Visibility(place_B1, place_B1 + 1, jnp.zeros_like(place_B1))
-    # Places beyond the query are not written yet; `index <= place` hides them.
-    index_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
-    written = mask.Visibility(index_BS, jnp.full((B, S), S), jnp.zeros((B, S), jnp.int32))
+    index_B1 = lengths_B[:, None]
+    query = mask.Visibility(index_B1, index_B1 + 1, jnp.zeros_like(index_B1))
+    # Later entries are not written yet; a key is visible only to queries with at least its index.
+    key_index_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
+    written = mask.Visibility(key_index_BS, jnp.full((B, S), S), jnp.zeros((B, S), jnp.int32))
     return dense_attention(q_B1NH, keys_BSKH, values_BSKH, query, written), keys_BSKH, values_BSKH
 
 
-def _choose(model: Molmo2, hidden_B1D, rng, temperature: float, top_p: float):
+def _choose_token(model: Molmo2, hidden_B1D, rng, temperature: float, top_p: float):
     rng, key = jax.random.split(rng)
     logits_BV = jax.sharding.reshard(logits(model, hidden_B1D)[:, 0], jax.P(sharding.ROWS, None))
     return sample(logits_BV, key, temperature, top_p), rng

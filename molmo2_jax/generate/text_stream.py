@@ -1,14 +1,14 @@
-"""Text from tokens that come a few at a time."""
+"""Text from tokens that are generated a few at a time."""
 
 from collections.abc import Iterable
 
-from molmo2_jax.text.tokenizer import Tokenizer
+from data_pipelines.text.tokenizer import Tokenizer
 
-_HALF = "\N{REPLACEMENT CHARACTER}"  # what the tokenizer shows for a character whose last bytes are still to come
+_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"  # what the tokenizer decodes a character to whose last bytes are missing
 
 
 class TextStream:
-    """Decodes tokens in batches and never shows half a character, whose bytes may be spread over several tokens.
+    """Decodes tokens in batches and never returns half a character, whose bytes may be in several tokens.
 
     tokens       "Two "   f0 9f   a6 93   "!"
     add gives    "Two "   ""      "🦓"    "!"
@@ -16,17 +16,17 @@ class TextStream:
 
     def __init__(self, tok: Tokenizer):
         self._tok = tok
-        self._waiting: list[int] = []
+        self._pending: list[int] = []
 
     def add(self, tokens: Iterable[int], *, last: bool) -> str:
-        """The text that is whole with these tokens. All pieces together are the text of all tokens.
+        """The text that these tokens complete. Joined, all pieces are the text of all tokens.
 
         Args:
-          last: no more tokens come, so that nothing is worth waiting for: half a character is shown as U+FFFD.
+          last: whether no more tokens follow; half a character is then returned as U+FFFD.
         """
-        self._waiting += tokens
-        text = self._tok.decode(self._waiting)
-        if text.endswith(_HALF) and not last:
+        self._pending += tokens
+        text = self._tok.decode(self._pending)
+        if text.endswith(_INCOMPLETE) and not last:
             return ""
-        self._waiting = []
+        self._pending = []
         return text

@@ -6,6 +6,7 @@ Qwen3 and OLMo3 are the same decoder with other values. Sizes are those of the r
 
 import dataclasses
 
+from data_pipelines.media import crops
 from molmo2_jax.ops.rope import Yarn
 
 
@@ -73,8 +74,8 @@ SIGLIP2_SO400M = VitConfig(
     mlp=4304,
     layers=25,  # of 27: the last two feed nothing
     feature_layers=(24, 18),
-    patches=729,
-    patch_pixels=588,
+    patches=crops.PATCHES,
+    patch_pixels=crops.PATCH_PIXELS,
     norm_eps=1e-6,
 )
 
@@ -160,22 +161,6 @@ PRESETS = {
         TINY, name="smollm2_135m", connector=dataclasses.replace(TINY.connector, mlp=1536), llm=SMOLLM2_135M
     ),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class RunConfig:
-    """How a model is run: the part of a training config that is about the model."""
-
-    preset: str  # a key of PRESETS, or "hf:…": the architecture of a directory, as in train/init_from.py
-    dtype: str  # compute dtype, "bfloat16" on TPUs; parameters are float32
-    attention: str  # one of ops.attention.IMPLEMENTATIONS
-    context: str  # a key of ops.attention.STRATEGIES: how attention crosses the mesh axis context
-    token_order: str  # one of data.token_order.TOKEN_ORDERS: which tokens of a row lie on which device along context
-    remat: str  # a key of models.layers.REMAT: what a layer of the LLM keeps for the backward pass
-    vit_remat: str  # the same of the ViT
-    loss_chunk: int  # positions of each device whose logits exist at a time
-    residual_dropout: float  # on attention and mlp outputs, at tokens without loss
-    response_dropout: float  # the same, at tokens with loss
 
 
 def differences(part: str, there: VitConfig | ConnectorConfig | LlmConfig, here) -> list[str]:

@@ -15,6 +15,7 @@ from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.layers import Linear
 
 
+@jax.named_scope("connector")
 def gather_patches(features_BCPD: jax.Array, pooling_BGK: jax.Array) -> jax.Array:
     """[B, G, K, D]: the patches each visual token pools, zeros where absent. Patches of a vision shard are its own."""
 
@@ -59,6 +60,7 @@ class Connector(nnx.Module):
         self.gate, self.up = project_in(), project_in()
         self.down = Linear(rngs, "BGF,FD->BGD", (c.connector.mlp, c.llm.width), ("mlp", "embed"), sharding.B_S_D)
 
+    @jax.named_scope("connector")
     def __call__(self, features_BCPD: jax.Array, pooling_BGK: jax.Array) -> jax.Array:
         """[B, C, P, D] features and int32[B, G, K] patch indices -> [B, G, D] visual tokens in the LLM's width."""
         present_BGK = pooling_BGK >= 0
@@ -75,6 +77,7 @@ class Connector(nnx.Module):
         return self.down(jax.nn.silu(self.gate(x_BGD)) * self.up(x_BGD))
 
 
+@jax.named_scope("connector")
 def add_visual_tokens(x_BSD: jax.Array, visual_BGD: jax.Array, slots_BG: jax.Array) -> jax.Array:
     """Adds visual token g to x at slots[g] (rows with slot S are unused). Only pooled features cross `context`.
 

@@ -113,6 +113,7 @@ class Embedding(nnx.Module):
         self.base = param(rngs, (c.vocab, c.width), ("vocab", "embed"), std=c.width**-0.5, stack=None)
         self.new = param(rngs, (c.new_vocab, c.width), ("new_vocab", "embed"), std=0.02, stack=None)
 
+    @jax.named_scope("embedding")
     def __call__(self, tokens_BS: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """[B, S] tokens -> [B, S, D] in dtype, sharded as B_S_D.
 
@@ -162,6 +163,7 @@ class Llm(nnx.Module):
         """[V, D]; logits are x @ output_embedding^T."""
         return self.embed.base if self.config.tied else self.head
 
+    @jax.named_scope("llm")
     def __call__(
         self,
         x_BSD: jax.Array,

@@ -7,15 +7,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from molmo2_jax import sharding
-from molmo2_jax.models.config import Molmo2Config, RunConfig
+from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.connector import Connector, add_visual_tokens
 from molmo2_jax.models.llm import Dropout, Llm
+from molmo2_jax.models.run_config import RunConfig
 from molmo2_jax.models.vit import Vit
-from molmo2_jax.ops import mask
-from molmo2_jax.ops.attention import attention
+from molmo2_jax.ops.attention import mask
+from molmo2_jax.ops.attention.attention import attention
 from molmo2_jax.ops.loss import LossSums, loss_sums
 
-Row = Mapping[str, jax.Array]  # the arrays of data/schema.py, with a leading batch dimension
+Row = Mapping[str, jax.Array]  # the arrays of packing/schema.py, with a leading batch dimension
 
 
 class Molmo2(nnx.Module):

@@ -8,7 +8,7 @@ from jax.ad_checkpoint import checkpoint_name
 from molmo2_jax import sharding
 from molmo2_jax.models.config import VitConfig
 from molmo2_jax.models.layers import LayerNorm, Linear, param, run_stack, use
-from molmo2_jax.ops.crop_attention import crop_attention
+from molmo2_jax.ops.attention.crop_attention import crop_attention
 from molmo2_jax.ops.linear import project
 
 
@@ -121,6 +121,7 @@ class Vit(nnx.Module):
         self.positions = param(rngs, (c.patches, c.width), ("patch", "norm"), std=c.width**-0.5, stack=None)
         self.blocks = Block(c, rngs, c.layers)
 
+    @jax.named_scope("vit")
     def __call__(self, crops_BCPX: jax.Array, dtype: jnp.dtype, *, remat: str, attention: str) -> jax.Array:
         pixels_BCPX = (crops_BCPX.astype(jnp.float32) / 127.5 - 1.0).astype(dtype)  # mean = std = 0.5
         x_BCPD = (self.patch(pixels_BCPX) + use(self.positions)).astype(dtype)

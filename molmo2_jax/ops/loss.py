@@ -35,6 +35,7 @@ class LossSums(NamedTuple):
     tokens: jax.Array  # number of tokens with w > 0
 
 
+@jax.named_scope("loss")
 def loss_sums(x_BSD, table_VD, axes, targets_BS, weights_BS, *, chunk: int) -> LossSums:
     """Sums over the global batch of the losses of predicting targets from x @ table^T.
 
@@ -48,13 +49,13 @@ def loss_sums(x_BSD, table_VD, axes, targets_BS, weights_BS, *, chunk: int) -> L
 
 
 def _mapped(f, chunk, axes, outs):
-    ins = (sharding.B_S_D, sharding.stored(axes, 2), sharding.B_S, sharding.B_S, sharding.WHOLE)
+    ins = (sharding.B_S_D, sharding.stored(axes, 2), sharding.B_S, sharding.B_S, sharding.REPLICATED)
     return jax.shard_map(functools.partial(f, chunk), in_specs=ins, out_specs=outs, check_vma=False)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _loss_sums(chunk, axes, x, table, targets, weights):
-    return _mapped(_local_sums, chunk, axes, sharding.WHOLE)(x, table, targets, weights, None)
+    return _mapped(_local_sums, chunk, axes, sharding.REPLICATED)(x, table, targets, weights, None)
 
 
 def _forward(chunk, axes, x, table, targets, weights):

@@ -1,15 +1,15 @@
-"""Several processes that train together, as a rule one a host: how they find each other, and how they stop together.
+"""Several processes that train together, usually one per host: how they find each other, and how they stop.
 
-What the environment says                                         Who says how many there are, and where
-  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID      you do: all three, in every process
-  SLURM_NTASKS > 1 in a step of srun                              SLURM; jax reads it
-  a TPU host of GKE (XPK), or a TPU VM                            TPU_WORKER_HOSTNAMES or the metadata server; jax asks
-  anything else                                                   nobody: one process, and nothing is started
+environment                                                 source of the number of processes and their address
+  JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID  the user, who sets all three in every process
+  SLURM_NTASKS > 1 in a step of srun                          SLURM, read by jax
+  a TPU host of GKE (XPK), or a TPU VM                        TPU_WORKER_HOSTNAMES or the metadata server, read by jax
+  anything else                                               none: there is one process, and nothing is started
 
-How they stop                      seen by                                     the others
-  SIGTERM to one of them           jax's preemption service, within a second   save the same step, exit status 143
-  an error in one of them          `together`, within a second                 say which and what, exit status 1
-  one is killed, its host lost     jax's heartbeats, within HEARTBEAT seconds  are aborted with jax's own message
+cause of a stop                 detected by                                     the other processes
+  SIGTERM to one process          jax's preemption service, within a second       save the same step, exit status 143
+  an error in one process         `fail_together`, within a second                print process and error, exit status 1
+  one is killed, its host lost    jax's heartbeats, within HEARTBEAT_TIMEOUT      are aborted with jax's own message
 """
 
 import atexit
@@ -21,74 +21,88 @@ import socket
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
-from jax._src import distributed as runtime  # the key-value store between processes; Orbax takes it from here, too
+from jax._src import distributed as runtime  # the key-value store between processes; Orbax uses the same import
 from jax.experimental import multihost_utils
 
-from molmo2_jax.train.config import ConfigError
+from data_pipelines.config import ConfigError
 
-ADDRESS, NUMBER, INDEX = PLAIN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+ADDRESS, NUMBER, INDEX = VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
-POLL = 0.5  # seconds between looks at whether others have stopped
-PAUSE = 0.05  # seconds between looks at what others have told
-ANSWER = 10  # seconds that the first process waits for the others to leave after an error
-GATHER = 600  # seconds to wait for what another process has to tell: it may be reading a slow disk
+# Seconds.
+HEARTBEAT_TIMEOUT = 30  # a process without a heartbeat for this long counts as dead
+ERROR_POLL = 0.5  # between checks for errors in other processes
+EXCHANGE_POLL = 0.05  # between checks for values from other processes
+EXIT_TIMEOUT = 10  # after an error, the first process waits this long for the others to exit
+GATHER_TIMEOUT = 600  # for a value from another process, which may be reading a slow disk
 
-STOPPED, LEFT, TOLD = "molmo2/stopped/", "molmo2/left/", "molmo2/told/"  # folders of the key-value store
+# Folders of the key-value store.
+ERRORS, EXITED, SENT = "molmo2/errors/", "molmo2/exited/", "molmo2/sent/"
+
+
+class KeyValueStore(Protocol):
+    """Strings by path that all processes share: the part of jax's distributed client that is used here."""
+
+    def key_value_set(self, key: str, value: str) -> None: ...
+    def key_value_delete(self, key: str) -> None: ...
+    def key_value_dir_get(self, folder: str) -> list[tuple[str, str]]: ...
+    def blocking_key_value_get(self, key: str, timeout_ms: int) -> str: ...
 
 
 def start() -> None:
-    """Starts `jax.distributed` if the environment says that this is one process of several. Before any device is used.
+    """Starts `jax.distributed` if the environment names several processes. Call it before any device is used.
 
     Raises:
-      ConfigError: a part of the three variables is missing or no number.
+      ConfigError: one of VARIABLES is missing or malformed.
     """
-    plain = {name: os.environ[name] for name in PLAIN if name in os.environ}
-    if NUMBER in plain or INDEX in plain or (plain and not _jax_finds_others()):
-        address, number, index = _check(plain)
+    given = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    if NUMBER in given or INDEX in given or (given and not _jax_finds_processes()):
+        address, number, index = _parse_variables(given)
         if number == 1:
             return
-        # "deactivate": inside a SLURM job jax would take one device a task.
+        # "deactivate": inside a SLURM job jax would use one device per task.
         where = {"coordinator_address": address, "num_processes": number, "process_id": index}
-        jax.distributed.initialize(**where, cluster_detection_method="deactivate", heartbeat_timeout_seconds=HEARTBEAT)
-    elif _jax_finds_others():
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT)
+        jax.distributed.initialize(
+            **where, cluster_detection_method="deactivate", heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT
+        )
+    elif _jax_finds_processes():
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
     else:
         return
-    here = jax.local_devices()
+    local = jax.local_devices()
     print(
         f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}: "
-        f"{len(here)} of {jax.device_count()} devices ({here[0].device_kind})",
+        f"{len(local)} of {jax.device_count()} devices ({local[0].device_kind})",
         file=sys.stderr,
         flush=True,
     )
 
 
-def _check(plain: dict[str, str]) -> tuple[str, int, int]:
+def _parse_variables(given: dict[str, str]) -> tuple[str, int, int]:
     """Address, number of processes and index of this one."""
-    missing = [name for name in PLAIN if name not in plain]
+    missing = [name for name in VARIABLES if name not in given]
     if missing:
-        raise ConfigError(f"{', '.join(plain)} is set, but not {', '.join(missing)}: several processes need all three")
+        raise ConfigError(f"{', '.join(given)} is set, but not {', '.join(missing)}: several processes need all three")
     for name in (NUMBER, INDEX):
-        if not plain[name].isdecimal():
-            raise ConfigError(f"{name} = {plain[name]!r} is no number")
-    number, index = int(plain[NUMBER]), int(plain[INDEX])
+        if not given[name].isdecimal():
+            raise ConfigError(f"{name} = {given[name]!r} is not a number")
+    number, index = int(given[NUMBER]), int(given[INDEX])
     if not index < number:
         raise ConfigError(f"{INDEX} = {index}, but {NUMBER} = {number}: processes count from 0")
-    if not plain[ADDRESS].rpartition(":")[2].isdecimal():
-        raise ConfigError(f"{ADDRESS} = {plain[ADDRESS]!r} must be HOST:PORT of process 0")
-    return plain[ADDRESS], number, index
+    if not given[ADDRESS].rpartition(":")[2].isdecimal():
+        raise ConfigError(f"{ADDRESS} = {given[ADDRESS]!r} must be HOST:PORT of process 0")
+    return given[ADDRESS], number, index
 
 
-def _jax_finds_others() -> bool:
-    """Whether jax can tell by itself which processes there are. It is asked only then: elsewhere asking may fail."""
+def _jax_finds_processes() -> bool:
+    """Whether jax can find several processes by itself. Its own detection may fail where it cannot."""
     if "SLURM_STEP_NODELIST" in os.environ:
         return int(os.environ["SLURM_NTASKS"]) > 1
-    if "tpu" not in (jax.config.jax_platforms or ""):  # where jax finds TPU chips, it says so here
+    if "tpu" not in (jax.config.jax_platforms or ""):  # jax sets it where it finds TPU chips
         return False
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES"))
     if hosts is not None:
@@ -97,71 +111,76 @@ def _jax_finds_others() -> bool:
 
 
 class StopSignal:
-    """SIGTERM as a question that all processes answer alike: `reached(step)` after every step."""
+    """SIGTERM, as an answer that is the same in all processes: call `reached(step)` after every step."""
 
     def __init__(self):
         self._requested = False
-        # Among several processes the signal is jax's: its service lets a process that got one ask all others how far
-        # they are, and names a step that none has passed. That goes on in the background, while an all-reduce of a flag
-        # would make the host wait for the step under way before it may send off the next one.
-        self._alone = not jax.distributed.is_initialized()
-        self._before = signal.signal(signal.SIGTERM, self._on_signal) if self._alone else None
+        # Among several processes jax handles the signal: its service asks all processes how far they are and names a
+        # step that none has passed. That happens in the background, while an all-reduce of a flag would make the host
+        # wait for the current step before it may dispatch the next one.
+        self._single_process = not jax.distributed.is_initialized()
+        self._handler_before = signal.signal(signal.SIGTERM, self._on_signal) if self._single_process else None
 
-    def _on_signal(self, signum, frame):
+    def _on_signal(self, number: int, frame: types.FrameType | None) -> None:
         self._requested = True
 
     def reached(self, step: int) -> bool:
-        """Whether this is the step to save and stop at. To be asked once a step, by all processes."""
-        return self._requested if self._alone else multihost_utils.reached_preemption_sync_point(step)
+        """Whether this is the step to save and stop at. All processes call it, once per step."""
+        return self._requested if self._single_process else multihost_utils.reached_preemption_sync_point(step)
 
-    def restore(self) -> None:
-        if self._alone:
-            signal.signal(signal.SIGTERM, self._before)
+    def __enter__(self) -> "StopSignal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._single_process:
+            signal.signal(signal.SIGTERM, self._handler_before)
 
 
 def gather(name: str, value: Any) -> list[Any] | None:
-    """The values of all processes in order, at the first one; None at the others, which do not wait.
+    """The values of all processes in order, at the first process; None at the others, which do not wait.
 
     Args:
-      name: another one each time.
-      value: what JSON can hold.
+      name: a new one for each call.
+      value: JSON.
     """
     if not jax.distributed.is_initialized():
         return [value]
-    client, index, folder = runtime.global_state.client, jax.process_index(), f"{TOLD}{name}/"
+    store, index, folder = _store(), jax.process_index(), f"{SENT}{name}/"
     if index > 0:
-        client.key_value_set(f"{folder}{index}", json.dumps(value))
+        store.key_value_set(f"{folder}{index}", json.dumps(value))
         return None
-    others = [client.blocking_key_value_get(f"{folder}{i}", GATHER * 1000) for i in range(1, jax.process_count())]
-    client.key_value_delete(folder)
+    others = [
+        store.blocking_key_value_get(f"{folder}{i}", GATHER_TIMEOUT * 1000) for i in range(1, jax.process_count())
+    ]
+    store.key_value_delete(folder)
     return [value] + [json.loads(text) for text in others]
 
 
 class Exchange:
-    """What processes tell each other, turn by turn: `exchange(value)` gives the values of all of them, in order.
+    """Values that processes send each other in turns: `exchange(value)` returns the values of all of them, in order.
 
     Args:
-      name: another one for each exchange.
-      group: indices of the processes that wait for each other, this one's among them. Groups may overlap.
+      name: a new one for each exchange.
+      group: indices of the processes that wait for each other, including this one. Groups may overlap.
     """
 
     def __init__(self, name: str, group: Sequence[int]):
-        self._folder, self._group = f"{TOLD}{name}/", sorted(group)
+        self._folder, self._group = f"{SENT}{name}/", sorted(group)
         self._turn, self._closed = 0, threading.Event()
 
     def __call__(self, value: Any) -> list[Any]:
-        """Waits for the others. ClosedError once `close` was called: they may have ended without this turn."""
-        client, index, turn = runtime.global_state.client, jax.process_index(), f"{self._folder}{self._turn}/"
-        client.key_value_set(f"{turn}{index}", json.dumps(value))
-        told = {}
-        while not told.keys() >= set(self._group):
-            if self._closed.wait(PAUSE if told else 0):
-                raise ClosedError(f"turn {self._turn} of {self._folder} was left")
-            told = {_index(key): text for key, text in client.key_value_dir_get(turn)}
-        if self._turn:  # who has told something in this turn has read all of the last one
-            client.key_value_delete(f"{self._folder}{self._turn - 1}/{index}")
+        """Waits for the others. Raises ClosedError once `close` was called: they may have ended before this turn."""
+        store, index, turn = _store(), jax.process_index(), f"{self._folder}{self._turn}/"
+        store.key_value_set(f"{turn}{index}", json.dumps(value))
+        received = {}
+        while not received.keys() >= set(self._group):
+            if self._closed.wait(EXCHANGE_POLL if received else 0):
+                raise ClosedError(f"turn {self._turn} of {self._folder}: the exchange is closed")
+            received = {_process_of(key): text for key, text in store.key_value_dir_get(turn)}
+        if self._turn:  # a process that sent a value in this turn has read all values of the last one
+            store.key_value_delete(f"{self._folder}{self._turn - 1}/{index}")
         self._turn += 1
-        return [json.loads(told[i]) for i in self._group]
+        return [json.loads(received[i]) for i in self._group]
 
     def close(self) -> None:
         """Ends a turn that another thread waits in."""
@@ -173,58 +192,63 @@ class ClosedError(RuntimeError):
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
-    """What is done within ends in all processes when an exception ends it in one: none waits for ever in a collective.
+def fail_together() -> Iterator[None]:
+    """An exception within the block ends all processes, so that none waits forever in a collective.
 
-    jax's own service sees a process that is gone, not one that has stopped while others compute.
+    jax's own service detects a process that is gone, not one that has failed while others compute.
     """
     if not jax.distributed.is_initialized():
         yield
         return
-    client, done = runtime.global_state.client, threading.Event()
-    watch = threading.Thread(target=_watch, args=(client, done), name="watch", daemon=True)
+    store, done = _store(), threading.Event()
+    watch = threading.Thread(target=_exit_on_errors, args=(store, done), name="watch", daemon=True)
     watch.start()
     try:
         yield
     except BaseException as error:
-        # Registered last, so called first at the end, when the error has been printed: jax would wait for the others.
-        atexit.register(_leave, client)
-        client.key_value_set(f"{STOPPED}{jax.process_index()}", f"{type(error).__name__}: {error}")
+        # Registered last, so called first at exit, after the error was printed: jax would wait for the others.
+        atexit.register(_exit, store)
+        store.key_value_set(f"{ERRORS}{jax.process_index()}", f"{type(error).__name__}: {error}")
         raise
     finally:
         done.set()
         watch.join()
 
 
-def _watch(client, done: threading.Event) -> None:
-    """Ends this process when another one says that it has stopped."""
-    while not done.wait(POLL):
-        told = {_index(key) for key, _ in client.key_value_dir_get(STOPPED)}
-        if jax.process_index() in told:  # it is about to end by itself
+def _exit_on_errors(store: KeyValueStore, done: threading.Event) -> None:
+    """Ends this process when another one reports an error."""
+    while not done.wait(ERROR_POLL):
+        failed = {_process_of(key) for key, _ in store.key_value_dir_get(ERRORS)}
+        if jax.process_index() in failed:  # this process exits by itself
             return
-        if told:
-            _leave(client)
+        if failed:
+            _exit(store)
 
 
-def _leave(client) -> None:
-    """Ends this process, with a word on the others. The first one leaves last, since the others hear through it."""
+def _exit(store: KeyValueStore) -> None:
+    """Prints the errors of other processes and ends this one. The first one exits last: the store is in it."""
     index = jax.process_index()
-    for key, text in client.key_value_dir_get(STOPPED):
-        if _index(key) != index:
-            print(f"process {_index(key)} has stopped: {text}", file=sys.stderr)
+    for key, text in store.key_value_dir_get(ERRORS):
+        if _process_of(key) != index:
+            print(f"process {_process_of(key)} has stopped: {text}", file=sys.stderr)
     if index > 0:
-        client.key_value_set(f"{LEFT}{index}", "")
+        store.key_value_set(f"{EXITED}{index}", "")
     else:
-        wanted, until = set(range(1, jax.process_count())), time.monotonic() + ANSWER
-        while wanted and time.monotonic() < until:
-            time.sleep(POLL / 5)
-            wanted -= {_index(key) for key, _ in client.key_value_dir_get(LEFT)}
-        for silent in sorted(wanted):
-            print(f"process {silent} does not answer: it was killed, or its host is lost", file=sys.stderr)
+        running, until = set(range(1, jax.process_count())), time.monotonic() + EXIT_TIMEOUT
+        while running and time.monotonic() < until:
+            time.sleep(ERROR_POLL / 5)
+            running -= {_process_of(key) for key, _ in store.key_value_dir_get(EXITED)}
+        for process in sorted(running):
+            print(f"process {process} does not answer: it was killed, or its host is lost", file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
 
 
-def _index(key: str) -> int:
+def _store() -> KeyValueStore:
+    return runtime.global_state.client
+
+
+def _process_of(key: str) -> int:
+    """The process that set a key: its last part."""
     return int(key.rpartition("/")[2])

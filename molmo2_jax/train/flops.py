@@ -1,7 +1,7 @@
-"""Model FLOPs of a batch, and what share of the hardware's peak they are (MFU, PaLM appendix B, arXiv 2204.02311).
+"""Model FLOPs of a batch and peak FLOP/s of devices, whose ratio is the MFU (PaLM appendix B, arXiv 2204.02311).
 
 Counted: 6 FLOPs per weight and token for every weight matmul (forward and backward, frozen or not), and 12 H per
-visible pair and head for attention. Not counted: padding, rematerialisation, tiles that are masked.
+visible pair and head for attention. Not counted: padding, rematerialisation, masked tiles.
 """
 
 import time
@@ -13,14 +13,14 @@ import numpy as np
 
 from molmo2_jax.models.config import Molmo2Config
 
-# Dense bfloat16 FLOP/s of one device as jax lists it, from the vendors' data sheets.
+# Dense bfloat16 FLOP/s by `device_kind`, from the vendors' data sheets.
 PEAK = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
     "TPU v5": 459e12,
     "TPU v5p": 459e12,
     "TPU v6 lite": 918e12,
-    "TPU7x": 1153.5e12,  # half a chip: jax lists its two chiplets
+    "TPU7x": 1153.5e12,  # half a chip: each of its two chiplets is a device
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA H100 80GB HBM3": 989e12,
     "NVIDIA H200": 989e12,
@@ -28,18 +28,18 @@ PEAK = {
 
 
 def visible_pairs(rows: Mapping[str, np.ndarray]) -> int:
-    """Number of (query, key) pairs that `mask.allowed` allows in the rows, from the three integers."""
+    """Number of (query, key) pairs that `mask.allowed` allows in the rows."""
     until, group = np.asarray(rows["visible_until"]), np.asarray(rows["image_group"])
     index = np.arange(until.shape[1])
     pairs = int(np.maximum(until - index, 0).sum())
-    for row in group:  # within a group the earlier tokens see the later ones, too
+    for row in group:  # within a group, earlier tokens attend to later ones, too
         sizes = np.bincount(row[row > 0]).astype(np.int64)
         pairs += int((sizes * (sizes - 1) // 2).sum())
     return pairs
 
 
 def model_flops(c: Molmo2Config, rows: Mapping[str, np.ndarray]) -> float:
-    """FLOPs of forward and backward on the tokens, crops and pairs that `rows` really hold."""
+    """FLOPs of forward and backward pass on the tokens, crops and pairs in use."""
     return sum(flops_by_part(c, rows).values())
 
 
@@ -53,7 +53,7 @@ def flops_by_part(c: Molmo2Config, rows: Mapping[str, np.ndarray]) -> dict[str, 
     pooling = rows["pooling"].reshape(-1, rows["pooling"].shape[-1])
     patches = np.count_nonzero(pooling >= 0)
     visual = np.count_nonzero((pooling >= 0).any(-1))
-    seen = sum(np.unique(row[row >= 0] // vit.patches).size for row in rows["pooling"])  # every crop in use is pooled
+    crops = sum(np.unique(row[row >= 0] // vit.patches).size for row in rows["pooling"])  # every crop in use is pooled
     vit_block = vit.width * (4 * vit.width + 2 * vit.mlp)
     per_crop = vit.patches * (vit.width * vit.patch_pixels + vit.layers * vit_block)
 
@@ -63,18 +63,18 @@ def flops_by_part(c: Molmo2Config, rows: Mapping[str, np.ndarray]) -> dict[str, 
         "LLM matmuls": 6.0 * block * llm.layers * tokens,
         "attention": 12.0 * llm.layers * inner * visible_pairs(rows),
         "loss": 6.0 * llm.vocab * llm.width * np.count_nonzero(rows["loss_weights"]),
-        "ViT": 6.0 * per_crop * seen + 12.0 * vit.layers * vit.width * vit.patches**2 * seen,
+        "ViT": 6.0 * per_crop * crops + 12.0 * vit.layers * vit.width * vit.patches**2 * crops,
         "connector": 6.0 * 2 * features * width * patches + 6.0 * projector * visual,
     }
 
 
 def peak_flops(device: jax.Device) -> tuple[float, str]:
-    """(FLOP/s of one device, where the figure is from). Unlisted ones are measured: the best of 3 float32 matmuls."""
+    """(FLOP/s of one device, where the figure is from). Devices not in PEAK are measured: the best of 3 matmuls."""
     if device.device_kind in PEAK:
         return PEAK[device.device_kind], "data sheet, bfloat16"
     n = 1024
     a = jax.device_put(np.ones((n, n), np.float32), device)
-    with jax.set_mesh(jax.make_mesh((1,), ("one",), devices=[device])):  # not on all devices of the run's mesh
+    with jax.set_mesh(jax.make_mesh((1,), ("one",), devices=[device])):  # not sharded over the mesh of the run
         product = jax.jit(jnp.dot).lower(a, a).compile()
     product(a, a).block_until_ready()
     times = []

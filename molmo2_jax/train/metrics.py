@@ -1,4 +1,4 @@
-"""Metrics of a run to TensorBoard and to a JSON-lines file, one line a logged step; on a terminal, a progress bar."""
+"""Metrics of a run: TensorBoard, a JSON-lines file with one line per logged step, and a progress bar on a terminal."""
 
 import json
 import os
@@ -12,16 +12,20 @@ import tqdm
 
 
 class MetricWriter:
-    """Writes `workdir/metrics.jsonl` and TensorBoard events beside it. A resumed run appends after its first step."""
+    """Writes `workdir/metrics.jsonl`, and TensorBoard events next to it.
+
+    Args:
+      first_step: the step of the checkpoint that the run continues from, or 0. Lines of later steps are dropped.
+    """
 
     def __init__(self, workdir: pathlib.Path, *, first_step: int, steps: int):
-        self._chief = jax.process_index() == 0  # the hosts of a pod share the workdir: one of them writes
-        path = workdir / "metrics.jsonl" if self._chief else pathlib.Path(os.devnull)
-        if self._chief:
+        self._writes = jax.process_index() == 0  # all processes share the workdir, so one of them writes
+        path = workdir / "metrics.jsonl" if self._writes else pathlib.Path(os.devnull)
+        if self._writes:
             _drop_lines_after(path, first_step)
         self._lines = path.open("a")
-        self._board = tensorboardX.SummaryWriter(str(workdir), purge_step=first_step + 1, write_to_disk=self._chief)
-        shown = self._chief and sys.stderr.isatty()
+        self._board = tensorboardX.SummaryWriter(str(workdir), purge_step=first_step + 1, write_to_disk=self._writes)
+        shown = self._writes and sys.stderr.isatty()
         self._bar = tqdm.tqdm(total=steps, initial=first_step, unit="step", dynamic_ncols=True, disable=not shown)
 
     def advance(self, step: int) -> None:
@@ -35,7 +39,7 @@ class MetricWriter:
         shown = f"loss {values['loss']:.4f}  {values['tokens_per_second']:.0f} tok/s  mfu {values['mfu']:.1%}"
         if not self._bar.disable:
             self._bar.set_postfix_str(shown)
-        elif self._chief:
+        elif self._writes:
             print(f"step {step}  {shown}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -45,14 +49,14 @@ class MetricWriter:
 
 
 def _drop_lines_after(path: pathlib.Path, step: int) -> None:
-    """Lines of steps that a run killed after its last checkpoint will do again. A torn last line goes, too."""
+    """Drops the lines of steps after `step`, which the run repeats, and a last line that is incomplete."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text().splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:  # written when the run was killed
+        except json.JSONDecodeError:  # the run was killed while it wrote this line
             break
         if entry["step"] <= step:
             kept.append(line)

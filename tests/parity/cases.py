@@ -12,11 +12,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from molmo2_jax.data import layout, tree, views
-from molmo2_jax.data.schema import PATCHES, RowShape, empty_row
+from data_pipelines.media import crops
+from data_pipelines.packing.schema import PATCHES, RowShape, empty_row
+from data_pipelines.sequence import message_tree, visual_tokens
+from data_pipelines.text.tokenizer import SPECIAL_TOKENS
 from molmo2_jax.models.config import TINY, ConnectorConfig, LlmConfig, Molmo2Config
 from molmo2_jax.ops.rope import Yarn
-from molmo2_jax.text.tokenizer import SPECIAL_TOKENS
 
 MEDIA = ("text", "image", "images", "video")  # the rows of our batch, in this order
 BATCH = MEDIA[:3]  # of theirs: transformers takes images or videos, not both
@@ -116,11 +117,15 @@ def case(medium: str, answered: bool) -> Case:
     tok = Tokens()
     visual, pooling, crops = _look(medium, tok)
     turns = [
-        tree.Turn(tree.ROOT, tok.encode(f"{medium}: where is it?"), tok.encode("on the left"), None, 1.0),
-        tree.Turn(0, tok.encode("and what comes then?"), tok.encode("it has gone") if answered else None, None, 1.0),
+        message_tree.Turn(
+            message_tree.ROOT, tok.encode(f"{medium}: where is it?"), tok.encode("on the left"), None, 1.0
+        ),
+        message_tree.Turn(
+            0, tok.encode("and what comes then?"), tok.encode("it has gone") if answered else None, None, 1.0
+        ),
     ]
-    never = [tok.special(name) for name in layout.VISUAL]
-    example = tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
+    never = [tok.special(name) for name in visual_tokens.VISUAL]
+    example = message_tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
     row = empty_row(SHAPE)
     for name, part in ({"crops": crops, "pooling": pooling} | dataclasses.asdict(example)).items():
         row[name][: len(part)] = part
@@ -131,7 +136,7 @@ def batch(cases: Sequence[Case]) -> dict[str, np.ndarray]:
     return {name: np.stack([case.row[name] for case in cases]) for name in cases[0].row}
 
 
-def _look(medium: str, tok: Tokens) -> tuple[layout.VisualTokens, np.ndarray, np.ndarray]:
+def _look(medium: str, tok: Tokens) -> tuple[visual_tokens.VisualTokens, np.ndarray, np.ndarray]:
     """What stands between BOS and the first question, int32[g, 9] pooling, uint8[c, 729, 588] crops."""
     rng = np.random.Generator(np.random.PCG64(MEDIA.index(medium)))
 
@@ -139,20 +144,23 @@ def _look(medium: str, tok: Tokens) -> tuple[layout.VisualTokens, np.ndarray, np
         return rng.integers(0, 256, (*size, 3), np.uint8)
 
     if medium == "video":
-        crops = np.stack([views.frame_view(pixels(50, 60)) for _ in TIMES])
+        crops = np.stack([crops.frame_crop(pixels(50, 60)) for _ in TIMES])
         options = {"frame_tokens": "im", "image_groups": "example", "timestamps": "per-frame-compact"}
-        visual = layout.video_layout(TIMES, tok, **options).tokens(tok)
-        return visual, views.frame_pooling(len(TIMES)), crops
+        visual = visual_tokens.video_layout(TIMES, tok, **options).tokens(tok)
+        return visual, crops.frame_pooling(len(TIMES)), crops
     if medium == "text":
-        return layout.NoVisual().tokens(tok), np.empty((0, 9), np.int32), np.empty((0, 729, 588), np.uint8)
+        return visual_tokens.NoVisual().tokens(tok), np.empty((0, 9), np.int32), np.empty((0, 729, 588), np.uint8)
     tokens, groups, pooling, crops = [], [], [], []
-    for number, tiling in enumerate(TILINGS[medium], 1):
+    for number, crop_grid in enumerate(TILINGS[medium], 1):
         name = tok.encode(f"Image {number}") if medium == "images" else []
-        visual, patches = layout.images_layout([tiling], tok, "example").tokens(tok), views.image_pooling(tiling)
+        visual, patches = (
+            visual_tokens.images_layout([crop_grid], tok, "example").tokens(tok),
+            crops.image_pooling(crop_grid),
+        )
         tokens += [*name, *visual.tokens]
         groups += [0] * len(name) + [1] * len(visual.tokens)  # all images of an example are one group
         pooling.append(np.where(patches < 0, patches, patches + PATCHES * sum(map(len, crops))))
-        crops.append(views.image_views(pixels(300, 200 + 100 * number), tiling))
+        crops.append(crops.image_crops(pixels(300, 200 + 100 * number), crop_grid))
     slots = np.flatnonzero(np.array(tokens) == tok.special("<im_patch>"))
-    visual = layout.VisualTokens(np.array(tokens, np.int32), slots.astype(np.int32), np.array(groups, np.int32))
+    visual = visual_tokens.VisualTokens(np.array(tokens, np.int32), slots.astype(np.int32), np.array(groups, np.int32))
     return visual, np.concatenate(pooling), np.concatenate(crops)

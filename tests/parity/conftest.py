@@ -15,7 +15,7 @@ from tests.parity.vllm import sitecustomize  # noqa: F401  before transformers, 
 # isort: split
 from transformers import AutoProcessor
 
-from molmo2_jax.hf.processor import ViewSettings, write_processor
+from molmo2_jax.weights.hf.processor import ProcessorSettings, write_processor
 from tests.parity.photos import save_photos
 
 # Threads of torch wait for each other by spinning: beside other work on few cores they cost ten times what they do.
@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 def processor_folder(tokenizer, tmp_path_factory):
     """A directory with our files: Qwen3's tokenizer, values as released; a config.json beside them."""
     folder = tmp_path_factory.mktemp("processor")
-    write_processor(folder, tokenizer, ViewSettings(max_crops=8, max_frames=384, fps=2.0, frame_tokens="im"))
+    write_processor(folder, tokenizer, ProcessorSettings(max_crops=8, max_frames=384, fps=2.0, frame_tokens="im"))
     (folder / "config.json").write_text(json.dumps({"model_type": "molmo2"}))
     return folder
 

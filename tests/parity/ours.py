@@ -10,12 +10,12 @@ import numpy as np
 
 from molmo2_jax import sharding
 from molmo2_jax.models import llm
-from molmo2_jax.models import params as parameters
+from molmo2_jax.models import structure as parameters
 from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.molmo2 import logits
-from molmo2_jax.models.params import Structure
-from tests.hf.small_hf import mesh, structure
-from tests.models.small import RUN
+from molmo2_jax.models.structure import Structure
+from tests.molmo2_jax.models.small import RUN
+from tests.molmo2_jax.weights.hf.small_hf import mesh, structure
 from tests.parity import cases
 
 Z_LOSS = 1e-4

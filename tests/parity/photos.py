@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from molmo2_jax.data.video import decode_frames
+from data_pipelines.media.video import decode_frames
 
 
 def _with_alpha(frame):

@@ -12,10 +12,10 @@ import pytest
 import torch
 import transformers
 
-from molmo2_jax.data.schema import RowShape, empty_row
+from data_pipelines.packing.schema import RowShape, empty_row
 from molmo2_jax.models.config import TINY, LlmConfig, Molmo2Config, VitConfig
-from molmo2_jax.models.params import Params, Structure
-from tests.hf.small_hf import read_all, source, structure
+from molmo2_jax.models.structure import Params, Structure
+from tests.molmo2_jax.weights.hf.small_hf import read_all, source, structure
 from tests.parity import cases, ours, theirs
 
 TOKENS = 200

@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from molmo2_jax.data.example import describe_prompt
-from molmo2_jax.data.media import Location, open_image
+from data_pipelines.media.location import Location
+from data_pipelines.media.medium import open_image
+from data_pipelines.sequence.example import describe_prompt
 from molmo2_jax.generate.answer import Answerer
-from molmo2_jax.train import convert
-from tests.generate.saved_run import save_run
-from tests.models.small import small
+from molmo2_jax.weights import convert
+from tests.molmo2_jax.generate.saved_run import save_run
+from tests.molmo2_jax.models.small import small
 
 QUESTION = "Point to the black car."
 NEW = 48

@@ -9,8 +9,8 @@ import torch
 
 from molmo2_jax import sharding
 from molmo2_jax.generate.decode import decode, prefill
-from tests.hf.small_hf import mesh, structure
-from tests.models.small import RUN
+from tests.molmo2_jax.models.small import RUN
+from tests.molmo2_jax.weights.hf.small_hf import mesh, structure
 from tests.parity import cases, ours, theirs
 
 NEW = 48

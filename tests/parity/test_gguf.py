@@ -6,8 +6,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from molmo2_jax.hf import gguf
-from tests.hf import small_gguf as small
+from molmo2_jax.weights.hf import gguf
+from tests.molmo2_jax.weights.hf import small_gguf as small
 
 
 def read_by_transformers(path, model):

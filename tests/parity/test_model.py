@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from molmo2_jax.hf.source import LAYOUTS
-from tests.hf.small_hf import assert_equal, read_all, source, structure
+from molmo2_jax.weights.hf.source import LAYOUTS
+from tests.molmo2_jax.weights.hf.small_hf import assert_equal, read_all, source, structure
 from tests.parity import cases, ours, theirs
 
 PARTS = ("features", "visual", "embedded", "block 0", "block 1", "block 2", "norm")

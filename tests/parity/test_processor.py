@@ -14,11 +14,13 @@ from jinja2 import TemplateError
 from transformers.image_utils import load_image
 from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geometry
 
-from molmo2_jax.data import layout, tree, views
-from molmo2_jax.data.example import describe_prompt
-from molmo2_jax.data.media import Location, open_image, open_video
-from molmo2_jax.data.video import decode_frames
-from molmo2_jax.text import chat
+from data_pipelines.media import crops
+from data_pipelines.media.location import Location
+from data_pipelines.media.medium import open_image, open_video
+from data_pipelines.media.video import decode_frames
+from data_pipelines.sequence import message_tree, visual_tokens
+from data_pipelines.sequence.example import describe_prompt
+from data_pipelines.text import chat_turns
 from tests.parity.photos import PHOTOS
 
 QUESTION = "Point to the cyclists.\nHow many are there? 你好 "
@@ -34,8 +36,8 @@ class Seen:
         vars(self).update(vars(example) | vars(example.lay_out(tokenizer, 1.0)))
         self.n_tokens, self.n_crops, self.pooling = example.n_tokens, example.n_crops, example.pooling
 
-    def views(self):
-        return itertools.chain.from_iterable(plan.views() for plan in self.media)
+    def crops(self):
+        return itertools.chain.from_iterable(plan.crops() for plan in self.media)
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +84,7 @@ def agree(tokenizer, ours, theirs, kind, side):
     pooling = ours.pooling()
     assert theirs[f"{kind}_token_pooling"].tolist() == pooling[:, : side**2].tolist()
     assert (pooling[:, side**2 :] == -1).all()
-    same_views(np.stack(list(ours.views())), theirs[f"pixel_values{suffix}"])
+    same_views(np.stack(list(ours.crops())), theirs[f"pixel_values{suffix}"])
 
 
 def same_views(ours, theirs):
@@ -106,7 +108,7 @@ def test_a_photograph(processor, tokenizer, ask, photos, name):
     theirs = process(processor, [said(photos[name])])
     agree(tokenizer, ours, theirs, "image", side=2)
     (plan,) = ours.media
-    assert theirs["image_grids"].tolist() == [[n for grid in views.image_grid(plan.tiling) for n in grid]]
+    assert theirs["image_grids"].tolist() == [[n for grid in crops.token_grids(plan.crop_grid) for n in grid]]
     assert theirs["image_num_crops"].tolist() == [plan.n_crops]
 
 
@@ -115,7 +117,7 @@ def test_three_images(processor, tokenizer, ask, photos):
     agree(tokenizer, ask(*paths), process(processor, [said(*paths)]), "image", side=2)
 
 
-@pytest.mark.parametrize("frame_tokens", layout.FRAME_TOKENS)
+@pytest.mark.parametrize("frame_tokens", visual_tokens.FRAME_TOKENS)
 def test_a_video_of_eight_frames(processor, tokenizer, config, street_video, monkeypatch, frame_tokens):
     cfg = dataclasses.replace(config, frame_tokens=frame_tokens)
     media = (open_video(Location.of(street_video), (0.0, 3.4)),)
@@ -144,7 +146,7 @@ def test_a_batch_of_unequal_lengths_is_padded_on_the_left(processor, tokenizer, 
         padding = longest - example.n_tokens
         assert ids.tolist() == [tokenizer.special("<|endoftext|>")] * padding + example.tokens.tolist()
         assert mask.tolist() == [0] * padding + [1] * example.n_tokens
-    same_views(np.concatenate([list(e.views()) for e in examples[1:]]), theirs["pixel_values"])
+    same_views(np.concatenate([list(e.crops()) for e in examples[1:]]), theirs["pixel_values"])
     # Patches are counted on through the batch there, from every example's own start here.
     crops = np.cumsum([0] + [example.n_crops for example in examples])
     ours = [np.where(e.pooling() < 0, -1, e.pooling() + 729 * crop) for e, crop in zip(examples, crops, strict=False)]
@@ -158,18 +160,26 @@ def test_several_turns(processor, tokenizer, photos, ask):
     later += [{"role": "assistant", "content": [{"type": "text", "text": answers[1]}]}, said(text=" And now? ")]
     theirs = process(processor, [said(path), *later])
     turns = [
-        tree.Turn(tree.ROOT, chat.user_turn(tokenizer, QUESTION, first=True), tokenizer.encode(answers[0]), None, 1.0),
-        tree.Turn(0, chat.user_turn(tokenizer, "Where?", first=False), tokenizer.encode(answers[1]), None, 1.0),
-        tree.Turn(1, chat.user_turn(tokenizer, " And now? ", first=False), None, None, 1.0),
+        message_tree.Turn(
+            message_tree.ROOT,
+            chat_turns.user_turn(tokenizer, QUESTION, first=True),
+            tokenizer.encode(answers[0]),
+            None,
+            1.0,
+        ),
+        message_tree.Turn(
+            0, chat_turns.user_turn(tokenizer, "Where?", first=False), tokenizer.encode(answers[1]), None, 1.0
+        ),
+        message_tree.Turn(1, chat_turns.user_turn(tokenizer, " And now? ", first=False), None, None, 1.0),
     ]
     bodies = [turn.user + (turn.answer or []) for turn in turns]
     before = ask(path).tokens[: -len(turns[0].user)].tolist()  # BOS and the image
     assert theirs["input_ids"].tolist() == [before + list(itertools.chain(*bodies))]
     # Training has one token more after an answer that others follow: its EOS. The released template has none there.
     (plan,) = ask(path).media
-    visual = layout.images_layout([plan.tiling], tokenizer, "example").tokens(tokenizer)
+    visual = visual_tokens.images_layout([plan.crop_grid], tokenizer, "example").tokens(tokenizer)
     eos = tokenizer.eos_id
-    trained = tree.lay_out(visual, turns, bos=eos, eos=eos, length_weight=4.0, never_targets=[]).tokens.tolist()
+    trained = message_tree.lay_out(visual, turns, bos=eos, eos=eos, length_weight=4.0, never_targets=[]).tokens.tolist()
     assert trained == [*before, *bodies[0], eos, *bodies[1], eos, *bodies[2]]
 
 
@@ -241,7 +251,7 @@ def test_tilings_of_all_shapes():
     geometry = {"overlap_margins": [4, 4], "crop_size": 378, "patch_size": 14}
     for height, width, crops in itertools.product(sides, sides, (8, 24)):
         rows, columns, *_ = compute_crop_geometry(height, width, crops, **geometry)
-        assert views.choose_tiling(height, width, crops) == (rows, columns), (height, width, crops)
+        assert crops.choose_crop_grid(height, width, crops) == (rows, columns), (height, width, crops)
 
 
 def test_the_values_it_has_loaded(processor, tokenizer):

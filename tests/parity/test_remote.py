@@ -11,11 +11,11 @@ from transformers import AutoConfig, AutoProcessor, dynamic_module_utils
 from transformers.image_utils import load_image
 from transformers.video_utils import VideoMetadata
 
-from molmo2_jax.data.video import decode_frames
-from molmo2_jax.hf.config import write_config
-from molmo2_jax.hf.processor import ViewSettings, write_processor
-from molmo2_jax.hf.serve import write_code
-from tests.models.small import small
+from data_pipelines.media.video import decode_frames
+from molmo2_jax.weights.hf.config import write_config
+from molmo2_jax.weights.hf.export_code import write_code
+from molmo2_jax.weights.hf.processor import ProcessorSettings, write_processor
+from tests.molmo2_jax.models.small import small
 from tests.parity.photos import PHOTOS
 
 pytestmark = pytest.mark.usefixtures("one_resize", "modules")
@@ -43,7 +43,9 @@ def export(tmp_path_factory, tokenizer):
 
     def make(frame_tokens):
         folder = tmp_path_factory.mktemp("export")
-        write_processor(folder, tokenizer, ViewSettings(max_crops=8, max_frames=8, fps=2.0, frame_tokens=frame_tokens))
+        write_processor(
+            folder, tokenizer, ProcessorSettings(max_crops=8, max_frames=8, fps=2.0, frame_tokens=frame_tokens)
+        )
         config = write_config(small(vocab=151_936), 4096, "float32")
         (folder / "config.json").write_text(json.dumps(config))
         write_code(folder)

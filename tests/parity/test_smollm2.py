@@ -18,17 +18,17 @@ import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from data_pipelines.packing.schema import RowShape, empty_row
+from data_pipelines.text.tokenizer import Tokenizer
 from molmo2_jax import sharding
-from molmo2_jax.data.schema import RowShape, empty_row
 from molmo2_jax.generate.decode import decode, prefill
-from molmo2_jax.hf import gguf
-from molmo2_jax.models import params as parameters
+from molmo2_jax.models import structure as parameters
 from molmo2_jax.models.config import SMOLLM2_135M
 from molmo2_jax.models.molmo2 import logits
-from molmo2_jax.text.tokenizer import Tokenizer
-from molmo2_jax.train.config import InitConfig
-from molmo2_jax.train.init_from import initial
-from tests.models.small import RUN, small
+from molmo2_jax.weights.init_from import InitConfig
+from molmo2_jax.weights.hf import gguf
+from molmo2_jax.weights.init_from import initial
+from tests.molmo2_jax.models.small import RUN, small
 from tests.parity.test_gguf import assert_same_config, read_by_transformers
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -162,7 +162,9 @@ def test_text_is_cut_as_by_transformers(tok, gguf_tok, text):
     assert tok.encode(text) == reference(gguf_tok, text)
 
 
-@pytest.mark.parametrize("name", ["README.md", "LICENSE", "molmo2_jax/hf/gguf.py", "tests/parity/test_smollm2.py"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "LICENSE", "molmo2_jax/weights/hf/gguf.py", "tests/parity/test_smollm2.py"]
+)
 def test_files_are_cut_as_by_transformers(tok, gguf_tok, name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert tok.encode(text) == reference(gguf_tok, text)

@@ -22,12 +22,12 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor
 from transformers.video_utils import VideoMetadata
 
-from molmo2_jax.data.video import decode_frames
-from molmo2_jax.hf.files import SINGLE
-from molmo2_jax.text.tokenizer import SPECIAL_TOKENS
-from molmo2_jax.train import convert
-from tests.generate.saved_run import save_run
-from tests.models.small import OLMO, small
+from data_pipelines.media.video import decode_frames
+from data_pipelines.text.tokenizer import SPECIAL_TOKENS
+from molmo2_jax.weights import convert
+from molmo2_jax.weights.hf.tensor_files import SINGLE
+from tests.molmo2_jax.generate.saved_run import save_run
+from tests.molmo2_jax.models.small import OLMO, small
 
 HERE = pathlib.Path(__file__).parent / "vllm"
 PYTHON = pathlib.Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"

@@ -18,12 +18,12 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Molmo2Config, Molmo2ForConditionalGeneration, PreTrainedModel
 
-from molmo2_jax.data import views
-from molmo2_jax.data.schema import PATCHES
-from molmo2_jax.hf import rules
-from molmo2_jax.models.params import Structure
-from tests.hf.small_hf import structure
-from tests.models.sources import write_hf
+from data_pipelines.media import crops
+from data_pipelines.packing.schema import PATCHES
+from molmo2_jax.models.structure import Structure
+from molmo2_jax.weights.hf import tensor_rules
+from tests.molmo2_jax.weights.hf.small_hf import structure
+from tests.molmo2_jax.weights.sources import write_hf
 from tests.parity import cases, ours
 
 
@@ -108,12 +108,12 @@ def inputs(media: Sequence[str], answered: bool = True) -> dict[str, torch.Tenso
     if "video" in media:
         grids = torch.tensor([[len(cases.TIMES), 9, 9]] * len(media))
         return out | {"pixel_values_videos": pixels, "video_token_pooling": pooling, "video_grids": grids}
-    tilings = [tiling for medium in media for tiling in cases.TILINGS[medium]]
+    crop_grids = [crop_grid for medium in media for crop_grid in cases.TILINGS[medium]]
     return out | {
         "pixel_values": pixels,
         "image_token_pooling": pooling[:, :4],
-        "image_grids": torch.tensor([sum(views.image_grid(tiling), ()) for tiling in tilings]),
-        "image_num_crops": torch.tensor([1 + rows * columns for rows, columns in tilings]),
+        "image_grids": torch.tensor([sum(crops.token_grids(crop_grid), ()) for crop_grid in crop_grids]),
+        "image_num_crops": torch.tensor([1 + rows * columns for rows, columns in crop_grids]),
     }
 
 
@@ -177,7 +177,9 @@ def _weighted_loss(logits_SV: torch.Tensor, case: cases.Case) -> torch.Tensor:
 def _by_our_names(s: Structure, theirs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Gradients go where their weights go; a tied table, which transformers has twice, has the sum of both."""
     out = {name: np.zeros(shape, np.float32) for name, shape in s.shapes.items()}
-    for tensor in rules.expand(rules.native(s.config.llm), s.shapes, lambda name: s.layers(name) is not None):
+    for tensor in tensor_rules.expand(
+        tensor_rules.native(s.config.llm), s.shapes, lambda name: s.layers(name) is not None
+    ):
         rest = theirs.pop(tensor.keys[0])
         for piece in tensor.pieces:
             rows, rest = np.split(rest, piece.theirs[:1])

@@ -1,0 +1,81 @@
+"""`molmo2 inspect`: a page of the rows that a config trains on first."""
+
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+from ml_collections import config_flags
+
+from data_pipelines.config import ConfigError
+from data_pipelines.loading.data import Data
+from molmo2_jax.cli import command
+from molmo2_jax.sharding import CONTEXT
+from molmo2_jax.train.config import read
+from molmo2_jax.train.setup import open_data, set_up
+from molmo2_jax.viewer.answers import Answer, read_answers
+from molmo2_jax.viewer.branch_gradients import GradientTable, gradient_tables
+from molmo2_jax.viewer.page import page_title, unbatch, write_page
+
+
+def main(argv: list[str]) -> None:
+    """Writes a page of the rows that a config trains on at its first step."""
+    config = config_flags.DEFINE_config_file("config", None, "Experiment file; keys after it: --config.data.pool=16.")
+    out = flags.DEFINE_string("out", None, "HTML file to write.")
+    rows = flags.DEFINE_integer("rows", 4, "How many rows of the first batch to show, at most.", lower_bound=1)
+    answers = flags.DEFINE_string("answers", None, "JSON lines from `molmo2 generate --out`, shown above the rows.")
+    gradients = flags.DEFINE_bool("gradients", False, "Also check by gradient that no branch attends to another.")
+    flags.mark_flags_as_required(["config", "out"])
+
+    def inspect() -> int:
+        c = read(config.value.to_dict())
+        data = open_data(c)
+        batch = first_batch(data, c.seed, min(rows.value, c.batch), c.batch)
+        first = unbatch(batch)
+        tables = gradient_tables(set_up(c), first) if gradients.value else []
+        write_page(
+            out.value,
+            rows=first,
+            tok=data.tok,
+            title=page_title(
+                _experiment_name(config_flags.get_config_filename(flags.FLAGS[config.name])), list(data.settings)
+            ),
+            examples=batch["examples"],
+            answers=_read_answers(answers.value),
+            gradients=tables,
+            vision_shards=c.mesh[CONTEXT],
+        )
+        for table in tables:
+            print(table.text())
+        print(f"wrote {out.value}")
+        return _report_leaks(tables)
+
+    command.run(inspect, argv)
+
+
+def first_batch(data: Data, seed: int, rows: int, batch: int) -> dict:
+    """The first `rows` of the `batch` rows of step 0, as the loader gives them."""
+    batches = data.loader(seed=seed, rows=range(rows), streams=batch)
+    try:
+        return next(batches)
+    finally:
+        batches.close()
+
+
+def _experiment_name(argument: str) -> str:
+    """The experiment of a --config: "experiments/stage2_sft.py:8b,data=/mnt/molmo2" -> "stage2_sft"."""
+    return pathlib.PurePath(argument.split(":")[0]).stem
+
+
+def _report_leaks(tables: Sequence[GradientTable]) -> int:
+    """Prints which gradients are wrong, if there are tables; the exit status is 1 if any is."""
+    leaks = [leak for table in tables for leak in table.leaks()]
+    if tables:
+        print(f"wrong gradients: {', '.join(leaks)}" if leaks else "every gradient is zero exactly where it must be")
+    return int(bool(leaks))
+
+
+def _read_answers(path: str | None) -> list[Answer]:
+    try:
+        return [] if path is None else read_answers(path)
+    except ValueError as error:
+        raise ConfigError(f"--answers: {error}") from error

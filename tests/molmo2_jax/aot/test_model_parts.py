@@ -1,0 +1,148 @@
+"""Parts by named scope; copies and collectives by what they are; every operation of the step in a scope."""
+
+import importlib.util
+import re
+
+import numpy as np
+import pytest
+
+from molmo2_jax.aot import hlo, model_parts, program, topology
+from molmo2_jax.aot.collectives import DeviceLayout
+from molmo2_jax.aot.schedule import Timer
+from molmo2_jax.train.setup import set_up
+from tests.molmo2_jax.aot import programs
+from tests.molmo2_jax.aot.programs import V5E
+from tests.molmo2_jax.models.small import small
+from tests.molmo2_jax.train import small_run
+
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed")
+
+INNER = """%matmul (a: f32[8,8]) -> f32[8,8] {
+  ROOT %c = f32[8,8] convolution(%a, %a), dim_labels=bf_io->bf
+}
+
+%add (a: f32[8,8]) -> f32[8,8] {
+  ROOT %s = f32[8,8] add(%a, %a)
+}"""
+
+
+def part(op_name: str, line: str, collective: bool = False) -> str:
+    m = programs.module(f'ROOT %f = f32[8,8] {line}, metadata={{op_name="{op_name}" stack_frame_id=2}}', INNER)
+    return model_parts.part(m, m.instruction("f"), collective)
+
+
+MATMUL, ADD, COPY = "fusion(%p), kind=kOutput, calls=%matmul", "fusion(%p), kind=kLoop, calls=%add", "copy(%p)"
+FORWARD, BACKWARD = "jit(step)/optimizer/jvp({})", "jit(step)/optimizer/transpose(jvp({}))"
+LAYER = "/while/body/closed_call/checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("op_name", "line", "expected"),
+    [
+        (FORWARD.format("llm") + f"{LAYER}/BSD,DF->BSF/dot_general", MATMUL, "LLM matmuls"),
+        (BACKWARD.format("llm") + f"{LAYER}/rematted_computation/mul", ADD, "LLM norms, elementwise"),
+        (BACKWARD.format("llm") + f"{LAYER}/transpose", COPY, "copies, rest"),
+        (FORWARD.format("embedding") + "/shard_map/gather", ADD, "embedding"),
+        (FORWARD.format("") + "/cond/branch_1_fun/vit/while/body/dot_general", MATMUL, "ViT matmuls"),
+        (BACKWARD.format("vit") + "/while/body/add_any", ADD, "ViT norms, elementwise"),
+        (FORWARD.format("vit") + "/while/body/crop_attention/shard_map/pallas_call", MATMUL, "ViT attention"),
+        (FORWARD.format("vit") + "/while/body/crop_attention/shard_map/reshape", COPY, "copies, ViT"),
+        (FORWARD.format("vit") + "/while/body/copy", "copy-start(%p)", "copies, ViT"),
+        (FORWARD.format("llm") + f"{LAYER}/attention/shard_map/while/body/dot_general", MATMUL, "attention"),
+        (BACKWARD.format("llm") + f"{LAYER}/attention/shard_map/mul", ADD, "attention"),
+        (BACKWARD.format("connector") + "/dot_general", MATMUL, "connector"),
+        (BACKWARD.format("loss") + "/shard_map/while/body/dot_general", MATMUL, "loss"),
+        ("jit(step)/optimizer/(transpose(jvp(embedding))/psum:jvp(loss)/psum)", ADD, "loss"),  # two merged into one
+        ("jit(step)/optimizer/sqrt", ADD, "optimizer"),
+        ("jit(step)/optimizer/while/body/add", ADD, "optimizer"),  # the sum of the microbatches' gradients
+    ],
+)
+def test_an_instruction_belongs_to_its_innermost_scope(op_name, line, expected):
+    assert part(op_name, line) == expected
+
+
+@pytest.mark.parametrize(
+    "op_name",
+    [
+        "jit(step)/add",
+        "jit(step)/optimizer/jvp()/add",  # of the model, but in none of its scopes
+        "jit(step)/optimizer/transpose(jvp())/while/body/add",
+        "jit(step)/llms/attention_forward/losses",  # no scope is part of a name
+    ],
+)
+def test_what_was_traced_in_no_scope_is_other(op_name):
+    assert part(op_name, ADD) == "other"
+
+
+def test_collectives_are_a_part_of_their_own():
+    assert part("jit(step)/jvp(llm)/add", ADD, collective=True) == "collectives"
+
+
+def scoped(name: str) -> str:
+    return f'metadata={{op_name="jit(step)/jvp({name})/add"}}'
+
+
+def test_a_fusion_without_a_name_has_that_of_what_it_fuses_the_root_first():
+    inner = f"%inner (a: f32[8]) -> f32[8] {{\n  %b = f32[8] add(%a, %a), {scoped('vit')}\n"
+    inner += f"  ROOT %c = f32[8] add(%b, %b), {scoped('loss')}\n}}"
+    m = programs.module("ROOT %f = f32[8] fusion(%p), kind=kLoop, calls=%inner", inner)
+    assert model_parts.scope(m, m.instruction("f")) == "loss"
+
+
+@pytest.mark.parametrize("op_name", ["", ', metadata={op_name="convert.6"}'])
+def test_what_the_compiler_made_belongs_to_its_user(op_name):
+    m = programs.module(
+        f"%a = f32[8] add(%p, %p), {scoped('vit')}\n%b = f32[8] convert(%a){op_name}\n"
+        f"%t = (f32[8]) tuple(%b)\n%w = (f32[8]) while(%t), {scoped('llm')}\nROOT %c = f32[8] convert(%a){op_name}"
+    )
+    assert model_parts.scope(m, m.instruction("b")) == "llm"
+    assert model_parts.scope(m, m.instruction("c")) == "vit"  # without a user: to what gives its operand
+
+
+def test_what_the_compiler_made_in_a_loop_belongs_to_the_loop():
+    body = "%body (i: f32[8]) -> f32[8] {\n  %i = f32[8] parameter(0)\n  ROOT %b = f32[8] convert(%i)\n}"
+    m = programs.module(f"ROOT %w = f32[8] while(%p), condition=%body, body=%body, {scoped('loss')}", body)
+    assert model_parts.scope(m, m.instruction("b")) == "loss"
+
+
+SQUARE_4D = DeviceLayout(  # four chips, fsdp 2 and context 2
+    ("data", "fsdp", "context", "tensor"), (1, 2, 2, 1), np.array([(0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0)])
+)
+ALL = {"LLM matmuls", "LLM norms, elementwise", "attention", "ViT matmuls", "ViT norms, elementwise", "ViT attention"}
+ALL |= {"connector", "embedding", "loss", "optimizer", "copies, ViT", "copies, rest", "collectives"}
+
+
+@pytest.fixture(scope="module")
+def step_text() -> str:
+    """The compiled step of a small model on four chips of v5e, with dropout, rematerialization and microbatches."""
+    c = small_run.config(
+        batch=4,
+        microbatches=2,
+        mesh={"data": 1, "fsdp": 2, "context": 2, "tensor": 1},
+        model__dtype="bfloat16",
+        model__token_order="zigzag",
+        model__remat="full",
+        model__vit_remat="full",
+        data__row={"seq_len": 256, "crops": 2, "pooled": 128},
+    )
+    run = set_up(c, topology.devices("v5e:2x2"), small())
+    return program.compile_program(program.lower(run)).text
+
+
+def parts_that_take_time(text: str) -> set[str]:
+    m = hlo.parse(text)
+    return {c.part for c in Timer(m, V5E, SQUARE_4D, lambda loop, scope: 1, lambda i: (0.0, 0.0)).schedule().costs}
+
+
+@needs_libtpu
+def test_every_operation_of_the_step_is_in_a_scope(step_text):
+    assert parts_that_take_time(step_text) == ALL
+
+
+@needs_libtpu
+@pytest.mark.parametrize("scope", model_parts.SCOPES)
+def test_a_missing_scope_is_noticed(step_text, scope):
+    without = re.sub(rf"(?<=[/(]){scope}(?=[/)])", "", step_text)
+    found = parts_that_take_time(without)
+    # What is in no other scope becomes "other"; an attention that its stack's scope still holds is no longer a part.
+    assert found - ALL == {"other"} or ALL - found == {model_parts.SCOPES[scope]}

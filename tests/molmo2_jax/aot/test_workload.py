@@ -1,0 +1,146 @@
+"""The rows a step is assumed to work on, by hand, and the time of kernels on them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from data_pipelines.packing.schema import RowShape
+from molmo2_jax.aot import kernel_cost
+from molmo2_jax.aot.hlo import HloError
+from molmo2_jax.aot.workload import full_row, workload
+from molmo2_jax.models.config import PRESETS
+from molmo2_jax.ops.attention.pallas_tpu import BLOCKS
+from molmo2_jax.train.flops import flops_by_part, model_flops, visible_pairs
+from tests.molmo2_jax.aot import programs
+from tests.molmo2_jax.aot.programs import V5P
+from tests.molmo2_jax.train import small_run
+
+EIGHT_B = PRESETS["molmo2_8b"]
+STAGE2 = RowShape(tokens=16_384, crops=128, pooled=14_336, shards=1)
+STAGE3 = RowShape(tokens=36_864, crops=384, pooled=32_768, shards=8)
+
+
+def config(batch=128, mesh=(1, 64, 1, 1), microbatches=1, chunk=1024):
+    mesh = dict(zip(("data", "fsdp", "context", "tensor"), mesh, strict=True))
+    return small_run.config(batch=batch, mesh=mesh, microbatches=microbatches, model__loss_chunk=chunk)
+
+
+def test_a_full_row_is_causal_and_all_of_it_is_used():
+    row = full_row(STAGE2)
+    assert visible_pairs(row) == 16_384 * 16_385 // 2
+    assert np.count_nonzero(row["visual_slots"] < 16_384) == 128 * 81 == 10_368
+    assert np.count_nonzero(row["loss_weights"]) == 16_384 - 10_368
+
+
+def test_flops_of_the_text_are_six_per_weight_and_token():
+    flops = flops_by_part(EIGHT_B, full_row(STAGE2))
+    block = 4096 * (2 * 4096 + 2 * 1024 + 3 * 12_288)
+    assert flops["LLM matmuls"] == 6 * 36 * block * 16_384
+    assert flops["attention"] == 12 * 36 * 4096 * 16_384 * 16_385 / 2
+    assert flops["loss"] == 6 * 151_936 * 4096 * 6016
+    assert sum(flops.values()) == model_flops(EIGHT_B, full_row(STAGE2))
+
+
+def test_every_crop_is_counted_whatever_the_shards():
+    one, eight = (flops_by_part(EIGHT_B, full_row(dataclasses.replace(STAGE3, shards=n))) for n in (1, 8))
+    assert one == eight
+    assert one["ViT"] == pytest.approx(3 * flops_by_part(EIGHT_B, full_row(STAGE2))["ViT"])
+
+
+def test_loops_run_as_often_as_a_device_has_work():
+    load = workload(config(), EIGHT_B, STAGE2)
+    assert load.loss_chunks == -(-2 * 6016 // 1024)  # two rows a device
+    assert load.attention_tiles == 2 * 64 * 65 // 2  # tiles of 256
+    assert load.tokens == 128 * 16_384 and load.flops == {
+        part: 128 * flops for part, flops in flops_by_part(EIGHT_B, full_row(STAGE2)).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("order", "chunks"),
+    [
+        ("contiguous", 4),
+        ("zigzag", 2),
+    ],  # the last of four devices has 4,096 tokens with loss, or the last chunk's 2,048
+)
+def test_the_device_with_most_targets_counts(order, chunks):
+    c = config(mesh=(1, 16, 4, 1), microbatches=8)  # a row a device
+    load = workload(dataclasses.replace(c, model=dataclasses.replace(c.model, token_order=order)), EIGHT_B, STAGE2)
+    assert load.loss_chunks == chunks
+
+
+@pytest.mark.parametrize(
+    ("context", "order", "tiles", "ring"),
+    [
+        ("all_gather", "contiguous", 16 * 64 - 16 * 15 // 2, None),
+        ("all_gather", "zigzag", 16 * 64 // 2 + 8, None),
+        ("ring", "contiguous", 16 * 17 // 2, 16 * 16),
+        ("ring", "zigzag", 16 * 17 // 2, 16 * 16 // 2),
+        ("ulysses", "contiguous", 64 * 65 // 2, None),
+    ],
+)
+def test_the_device_with_most_tiles_counts(context, order, tiles, ring):
+    c = config(mesh=(1, 16, 4, 1), microbatches=8)  # a row a device, 16 of its 64 blocks of tokens
+    run = dataclasses.replace(c.model, context=context, token_order=order)
+    load = workload(dataclasses.replace(c, model=run), EIGHT_B, STAGE2)
+    assert load.attention_tiles == tiles
+    assert ring is None or load.ring_tiles == ring
+
+
+def test_loops_are_known_by_their_source():
+    load = workload(config(), EIGHT_B, STAGE2)
+    m = programs.module(
+        '%w = s32[] while(%x), metadata={op_name="a/b"}\nROOT %r = s32[] while(%x), metadata={op_name="a/cond/b"}'
+    )
+    loop, ring = m.instruction("w"), m.instruction("r")
+    assert load.trips(loop, ("x/ops/loss.py:_local_sums", "a.py:f")) == load.loss_chunks
+    assert load.trips(loop, ("x/ops/blockwise_attention.py:f", "ops/attention/attention.py:g")) == load.attention_tiles
+    assert load.trips(ring, ("x/ops/attention.py:g",)) == load.ring_tiles
+    assert load.trips(loop, ("x/models/vit.py:f",)) is None
+
+
+def call(name: str, q="bf16[2,16384,4096]", k="bf16[2,16384,1024]", op_name="jit(step)/while/body", order="contiguous"):
+    lines = ["%n = s32[4096] parameter(0)", f"%q = {q} parameter(1)", f"%k = {k} parameter(2)"]
+    line = f'ROOT %{name}.7 = f32[8] custom-call(%n, %q, %k, %k), metadata={{op_name="{op_name}/pallas_call"}}'
+    m = programs.module("\n".join([*lines, line]))
+    return kernel_cost.cost(m, m.instruction(f"{name}.7"), V5P, order)
+
+
+def test_a_kernel_visits_the_causal_half_and_the_tiles_on_the_diagonal():
+    seconds, flops = call("attention_forward")
+    blocks = BLOCKS["v5p"]
+    rows = range(blocks.queries, 16_384 + 1, blocks.queries)  # where blocks of queries end
+    pairs = sum(blocks.queries * blocks.keys * -(-end // blocks.keys) for end in rows)
+    assert flops == 2 * 2 * 2 * 4096 * pairs
+    assert seconds == flops / (459e12 * kernel_cost.KERNELS["attention_forward"][1])
+    assert call("attention_backward")[1] == 2.5 * flops
+
+
+def test_the_last_device_of_a_cut_sequence_sees_most_keys():
+    half_tiles = 4096 * BLOCKS["v5p"].keys / 2
+    flops = call("attention_forward", q="bf16[2,4096,4096]")[1]
+    assert flops == 2 * 2 * 2 * 4096 * (4096 * 16_384 - 4096 * 4096 / 2 + half_tiles)
+
+
+def test_a_step_of_a_ring_that_is_not_skipped_sees_all_keys():
+    flops = call("attention_forward", op_name="jit(step)/while/body/cond/branch_1_fun")[1]
+    assert flops == 2 * 2 * 2 * 4096 * 16_384 * 16_384
+
+
+def test_zigzag_gives_every_device_half():
+    cut, ring = {"q": "bf16[2,4096,4096]"}, {"op_name": "jit(step)/while/body/cond/branch_1_fun"}
+    half_tiles = 4096 * BLOCKS["v5p"].keys / 2
+    assert call("attention_forward", **cut, order="zigzag")[1] == 2 * 2 * 2 * 4096 * (4096 * 16_384 / 2 + half_tiles)
+    assert call("attention_forward", **ring, order="zigzag")[1] == call("attention_forward", **ring)[1] / 2
+
+
+def test_a_crop_attends_to_all_of_itself():
+    seconds, flops = call("crops_forward", q="bf16[128,736,1152]", k="bf16[128,736,1152]")
+    assert flops == 2 * 2 * 128 * 1152 * 736 * 736
+    assert seconds == flops / (459e12 * kernel_cost.KERNELS["crops_forward"][1])
+
+
+def test_an_unknown_kernel_is_named():
+    with pytest.raises(HloError, match=r"a Pallas kernel without a known cost: conv\.7"):
+        call("conv")

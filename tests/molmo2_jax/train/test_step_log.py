@@ -1,0 +1,93 @@
+"""Which steps are logged, what is written of them, and the stop at a metric that is not finite."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from data_pipelines.loading.training_counts import Counts
+from molmo2_jax.train.step_log import StepLog, log
+from molmo2_jax.train.throughput import BatchStats
+
+BATCH = BatchStats([0, 1], capacity=64, tokens=48, model_flops=1e6, counts={})
+
+
+class Writer:
+    """Records what a MetricWriter would write."""
+
+    def __init__(self):
+        self.advanced, self.written, self.closed = [], {}, False
+
+    def advance(self, step):
+        self.advanced.append(step)
+
+    def write(self, step, values):
+        self.written[step] = values
+
+    def close(self):
+        self.closed = True
+
+
+class FixedThroughput:
+    """Two seconds per step; records which steps were gathered."""
+
+    def __init__(self, first=True):
+        self.gathered, self._first = [], first
+
+    def step_done(self):
+        return 2.0
+
+    def global_stats(self, step, batch, seconds):
+        assert batch is BATCH
+        self.gathered.append(step)
+        counts = Counts()
+        counts.used("street", 48, 10, first=True)
+        return ({"tokens_per_second": batch.tokens / seconds}, counts) if self._first else None
+
+
+def run(steps, *, log_every, saving=(), first=True):
+    writer, throughput = Writer(), FixedThroughput(first)
+    report = StepLog(writer, throughput, {"street": 1.0}, log_every=log_every, steps=steps)
+    for step in range(1, steps + 1):
+        report(step, {"loss": jnp.float32(1 / step)}, BATCH, step in saving)
+    report.close()
+    assert writer.closed and writer.advanced == list(range(1, steps + 1))
+    return writer, throughput
+
+
+def test_every_so_many_steps_and_the_last_are_written():
+    writer, throughput = run(7, log_every=3)
+    assert list(writer.written) == throughput.gathered == [3, 6, 7]
+    assert writer.written[6] == {"loss": pytest.approx(1 / 6), "tokens_per_second": 24.0}
+
+
+def test_counts_are_logged_at_checkpoints_only(capsys):
+    writer, throughput = run(6, log_every=6, saving=(2, 4))
+    assert list(writer.written) == [6] and throughput.gathered == [2, 4, 6]
+    err = capsys.readouterr().err
+    assert [line for line in err.splitlines() if line.startswith("step ")] == [
+        f"step {step}: drawn since step 0" for step in (2, 4)
+    ]
+    assert "street   100.00%  100.00%" in err
+
+
+def test_other_processes_gather_the_same_steps_and_write_nothing(capsys):
+    writer, throughput = run(6, log_every=3, saving=(2,), first=False)
+    assert throughput.gathered == [2, 3, 6] and not writer.written
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_metric_that_is_not_finite_stops_the_run_before_anything_is_written(value):
+    writer = Writer()
+    report = StepLog(writer, FixedThroughput(), {}, log_every=1, steps=9)
+    metrics = {"loss": jnp.float32(value), "lr/llm": jnp.float32(1), "grad_norm/llm": jnp.float32(value)}
+    with pytest.raises(FloatingPointError, match=r"^step 4: grad_norm/llm, loss not finite; the last checkpoint"):
+        report(4, metrics, BATCH, True)
+    assert not writer.advanced and not writer.written
+
+
+def test_progress_is_printed_to_stderr_by_the_first_process(capsys, monkeypatch):
+    log("a line")
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    log("another line")
+    assert capsys.readouterr() == ("", "a line\n")
