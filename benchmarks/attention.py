@@ -1,13 +1,14 @@
-"""Blockwise against dense attention on this machine: memory by length, time on packed rows, and what masking saves.
+"""Blockwise against dense attention on this machine: memory by length, time on packed rows, savings by masking.
 
     python benchmarks/attention.py          forward and backward, float32, 8 query and 2 kv heads of 64, one row
 
-Prints tables; what counts are ratios taken in one run. `allowed` is the share of pairs that the mask allows.
+Prints tables; compare ratios within one run only. `allowed` is the share of pairs that the mask allows.
 """
 
 import functools
 import statistics
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -23,26 +24,28 @@ REPEATS = 5
 
 
 @jax.jit
-def dense(q, k, v, vis):
-    """Gradients of sum(sin(attention)) with respect to queries, keys and values, by the oracle."""
+def dense(q: jax.Array, k: jax.Array, v: jax.Array, vis: mask.Visibility) -> tuple[jax.Array, ...]:
+    """Gradients of sum(sin(attention)) with respect to queries, keys and values, with the oracle."""
     return jax.grad(lambda *qkv: jnp.sum(jnp.sin(dense_attention(*qkv, vis, vis))), argnums=(0, 1, 2))(q, k, v)
 
 
 @functools.partial(jax.jit, static_argnames="block")
-def blockwise(q, k, v, vis, block=BLOCK):
-    """The same by the blockwise kernel."""
-    out, log_sum = blockwise_kernel.forward(q, k, v, vis, vis, block)
+def blockwise(
+    q: jax.Array, k: jax.Array, v: jax.Array, vis: mask.Visibility, block: int = BLOCK
+) -> tuple[jax.Array, ...]:
+    """The same with the blockwise kernel."""
+    out, lse = blockwise_kernel.forward(q, k, v, vis, vis, block)
     d_out = jnp.cos(out)
     delta = jnp.einsum("BQNH,BQNH->BNQ", d_out, out)
-    return blockwise_kernel.backward(q, k, v, vis, vis, log_sum, delta, d_out, block)
+    return blockwise_kernel.backward(q, k, v, vis, vis, lse, delta, d_out, block)
 
 
 def row(length: int, layout: str) -> tuple:
     """(q, k, v, visibility) of one row, by layout:
 
-    causal   one example, plain causal: the most that a text row can have
+    causal   one example, causal: the most pairs that a row of text can have
     packed   sixteen text examples of equal length
-    tuning   like fine-tuning: videos of three quarters of an example, bidirectional, then four branches
+    tuning   as in fine-tuning: a bidirectional video in three quarters of each example, then four branches
     """
     rng = np.random.default_rng(0)
     until, group = np.zeros((2, 1, length), np.int32)
@@ -61,13 +64,13 @@ def row(length: int, layout: str) -> tuple:
     return q, k, v, mask.row_visibility(jnp.asarray(until), jnp.asarray(group))
 
 
-def megabytes(function, args) -> float:
+def megabytes(function: jax.stages.Wrapped, args: tuple) -> float:
     """Temporary memory of the compiled forward and backward pass."""
     return function.lower(*args).compile().memory_analysis().temp_size_in_bytes / 1e6
 
 
-def seconds(run, args) -> float:
-    """Median wall time after a first run."""
+def seconds(run: Callable, args: tuple) -> float:
+    """Median wall time after a warm-up run."""
     jax.block_until_ready(run(*args))
     times = []
     for _ in range(REPEATS):
@@ -102,7 +105,7 @@ def main() -> None:
         share = allowed_share(args[-1])
         print(f"  {layout:<22}{share:>8.1%}{whole:>10.3f}{tiled:>13.3f}{whole / tiled:>8.1f}")
 
-    print("\nwhat masking saves, S = 8192: the same row with nothing masked, and with")
+    print("\nsavings by masking, S = 8192: the same row without a mask, and with")
     q, k, v, tuning = row(8192, "tuning")
     everything = seconds(blockwise, (q, k, v, tuning._replace(group=jnp.ones_like(tuning.group))))
     rows = {"packed fine-tuning examples": tuning}

@@ -1,12 +1,12 @@
-"""`molmo2 convert` both ways at the size of Molmo2-4B: speed beside a plain copy of the same files, and peak memory.
+"""`molmo2 convert` in both directions at the size of Molmo2-4B: speed compared with a file copy, and peak memory.
 
     python benchmarks/convert.py                 9.7 GB of weights: 30 GB of disk, eight minutes on two shared cores
-    python benchmarks/convert.py --scale=9       a ninth of the layers, for a quick try
-    python benchmarks/convert.py --dir=/data     where the files go (and are removed again)
+    python benchmarks/convert.py --scale=9       a ninth of the layers, for a quick run
+    python benchmarks/convert.py --dir=/data     folder for the files, which are removed at the end
 
-Writes a checkpoint as released (bfloat16, random, shards of 4 GB), copies it, converts it to Orbax and back, each in a
-process of its own, and compares every tensor of the result with the first. Fails if one differs or if a conversion took
-3 GiB of memory, mapped file pages included.
+Writes a checkpoint in the released layout (random bfloat16 weights, files of 4 GB), copies it, converts it to Orbax and
+back, each in a separate process, and compares every tensor of the result with the original. Fails if one differs or a
+conversion needs more than 3 GiB of memory, including mapped file pages.
 """
 
 import argparse
@@ -35,25 +35,25 @@ from molmo2_jax.weights.hf.source import tensors_of
 
 SHARD_BYTES = 4 << 30
 LIMIT_BYTES = 3 << 30  # of memory, for a conversion
-BLOCK = 33_554_393  # random numbers in memory; a prime, so that no two rows of a matrix are alike
+BLOCK = 33_554_393  # random values in memory; a prime, so that all rows of a matrix differ
 PIECE = 1 << 26  # bytes written, copied or compared at a time
 TABLE, HEAD = "model.transformer.wte.embedding", "lm_head.weight"
 
 
 class Shapes(NamedTuple):
-    """A ParameterSource without numbers."""
+    """A ParameterSource without values."""
 
     where: str
     arrays: dict[str, jax.ShapeDtypeStruct]
 
 
 class Run(NamedTuple):
-    """What a conversion took."""
+    """Time and memory of a conversion."""
 
     seconds: float
-    cpu: float  # seconds of computing, on all cores
-    peak: int  # bytes resident at most, file pages included
-    anonymous: int  # bytes of its own at most, as sampled; 0 where the system does not tell
+    cpu: float  # CPU seconds of all cores
+    peak: int  # peak resident bytes, including file pages
+    anonymous: int  # peak bytes that are not file pages, sampled; 0 where /proc is missing
 
 
 def architecture(scale: int) -> models.Molmo2Config:
@@ -66,14 +66,14 @@ def architecture(scale: int) -> models.Molmo2Config:
 
 def tensor_shapes(c: models.Molmo2Config) -> dict[str, tuple[int, ...]]:
     """Every tensor of the released layout."""
-    with jax.set_mesh(sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])):
+    with jax.set_mesh(sharding.single_device_mesh()):
         s = structure(c)
     parameters = {name: jax.ShapeDtypeStruct(shape, ml_dtypes.bfloat16) for name, shape in s.shapes.items()}
     return {key: a.shape for key, a in tensors_of(Shapes("", parameters), s, "released", None)[0].items()}
 
 
 def write_checkpoint(folder: pathlib.Path, c: models.Molmo2Config) -> int:
-    """A released checkpoint of random weights, written here byte by byte; returns the bytes of its tensors."""
+    """Writes a released checkpoint of random weights without our own writer; returns the bytes of its tensors."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(write_config(c, 36_864, "bfloat16")))
     shapes = tensor_shapes(c)
@@ -104,7 +104,7 @@ def write_checkpoint(folder: pathlib.Path, c: models.Molmo2Config) -> int:
 
 
 def header(shapes: dict[str, tuple[int, ...]]) -> bytes:
-    """What a safetensors file begins with: the length of the JSON, and where each tensor lies after it."""
+    """The header of a safetensors file: the length of the JSON, then the offsets of each tensor."""
     entries, start = {}, 0
     for key, shape in shapes.items():
         stop = start + 2 * math.prod(shape)
@@ -121,7 +121,7 @@ def hash_of(key: str) -> int:
 
 
 def write_from(file, block: memoryview, start: int, nbytes: int) -> None:
-    """Bytes of the endless repetition of `block`, from `start` on."""
+    """Writes `nbytes` of `block`, repeated endlessly, from `start` on."""
     while nbytes:
         part = block[start : start + min(nbytes, PIECE)]
         file.write(part)
@@ -130,7 +130,7 @@ def write_from(file, block: memoryview, start: int, nbytes: int) -> None:
 
 
 def copy(source: pathlib.Path, target: pathlib.Path, sync: bool) -> float:
-    """Seconds of a plain copy of a folder's files; with `sync` until they are on the disk, as Orbax leaves its own."""
+    """Seconds of a plain copy of a folder's files; with `sync`, including fsync, which Orbax calls, too."""
     start = time.perf_counter()
     target.mkdir()
     for path in source.iterdir():
@@ -144,7 +144,7 @@ def copy(source: pathlib.Path, target: pathlib.Path, sync: bool) -> float:
 
 
 def convert(source: str, target: str, log: pathlib.Path) -> Run:
-    """Runs `molmo2 convert` and watches its memory."""
+    """Runs `molmo2 convert` and measures its memory."""
     command = [sys.executable, "-m", "molmo2_jax.cli", "convert", f"--from={source}", f"--to={target}"]
     anonymous, pid = 0, 0
     start = time.perf_counter()
@@ -163,7 +163,7 @@ def convert(source: str, target: str, log: pathlib.Path) -> Run:
 
 
 def anonymous_bytes(pid: int) -> int:
-    """Memory of a process that is no page of a file, where /proc tells."""
+    """Memory of a process without file pages, where /proc exists."""
     try:
         lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -184,7 +184,7 @@ def tensors(folder: pathlib.Path) -> Iterator[tuple[str, tuple, pathlib.Path, in
 
 
 def differences(first: pathlib.Path, second: pathlib.Path) -> list[str]:
-    """Tensors that two folders do not have alike."""
+    """Keys of the tensors in which two folders differ."""
     a, b = ({key: rest for key, *rest in tensors(folder)} for folder in (first, second))
     wrong = sorted(a.keys() ^ b.keys())
     for key in a.keys() & b.keys():
@@ -204,7 +204,7 @@ def differences(first: pathlib.Path, second: pathlib.Path) -> list[str]:
 
 
 def measure(folder: pathlib.Path, scale: int) -> dict:
-    """Everything, in a folder that may be filled; prints the table."""
+    """Runs all measurements in `folder` and prints the table."""
     c = architecture(scale)
     hf, orbax, back = folder / "hf", folder / "orbax", folder / "back"
     start = time.perf_counter()

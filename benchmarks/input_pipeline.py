@@ -4,11 +4,11 @@
     python benchmarks/input_pipeline.py --photos=DIR         JPEG and PNG photographs instead of pictures of the clip
     python benchmarks/input_pipeline.py --video=FILE         another clip, from its start, at least ten seconds
 
-Rows of 16,384 tokens and 128 crops, as in fine-tuning, of three kinds: examples of one image, of ten seconds of video at
-two frames per second, and conversations. Without --photos the images are JPEG pictures of four frames of the clip each
-(1280 x 544): real pixels, but not a photograph. All work for a row runs in one thread and is measured in CPU seconds,
-which other work on the machine hardly changes; `loader` is wall time with one worker per core. Prints a table, a JSON
-line and the largest cost of each kind.
+Rows of 16,384 tokens and 128 crops, as in fine-tuning, of three kinds: examples of one image, examples of ten seconds
+of video at two frames per second, and conversations. Without --photos the images are JPEG pictures of four frames of
+the clip each (1280 x 544): real pixels, but not a photograph. All work for a row runs in one thread and is measured in
+CPU seconds, which other work on the machine hardly changes; `loader` is wall time with one worker per core. Prints a
+table, a JSON line and the largest cost of each kind.
 """
 
 import argparse
@@ -274,9 +274,7 @@ def report(kind: str, m: Measured, rate: float) -> str:
     """Prints the table and the JSON line of a kind; returns the most expensive part."""
     total, touched = sum(m.seconds.values()), sum(m.touched.values()) + m.needed
     print(f"\n{kind}: {m.examples:.1f} examples, {m.tokens:,.0f} tokens and {m.crops:.1f} crops per row")
-    print(
-        f"  {1 / total:,.2f} rows per second and core; loader with {os.cpu_count()} workers: {rate:,.2f} rows per second"
-    )
+    print(f"  rows per second: {1 / total:,.2f} per core, {rate:,.2f} from the loader with {os.cpu_count()} workers")
     for part, seconds in sorted(m.seconds.items(), key=lambda item: -item[1]):
         print(f"    {part:<10}{1e3 * seconds:>10.1f} ms{seconds / total:>7.0%}")
     stages = ", ".join(f"{stage} {count / 1e6:.1f}" for stage, count in m.touched.items())

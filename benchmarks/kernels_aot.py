@@ -1,15 +1,15 @@
-"""The attention kernels compiled for a TPU that is not there: how well their schedule feeds the MXUs, beside splash.
+"""The attention kernels, compiled ahead of time for TPUs: how well their schedule feeds the MXUs, next to splash.
 
     python benchmarks/kernels_aot.py                                       compiles ours for every chip and length
     python benchmarks/kernels_aot.py --topology=v5p:2x2x1 --dump=DIR       schedules of ours and of splash attention
 
-The second form compiles our kernels and jax's own splash attention (tiles 1,024 x 2,048 / 512, its fastest) for a
-causal row and 32 query heads of 128, and reads the VLIW bundles that the compiler leaves in DIR. Ours has 8 kv heads;
-splash has 32, since its backward pass takes no groups. What is read are cycles of a compiled schedule, not times:
+The second form compiles our kernels and jax's splash attention (tiles 1,024 x 2,048 / 512, its fastest) for a causal
+row and 32 query heads of 128, and reads the VLIW bundles that the compiler writes to DIR. Ours has 8 kv heads; splash
+has 32, since its backward pass does not support groups. The figures are cycles of a compiled schedule, not times:
 
-    cycles of a tile   bundles of the straight-line code that holds its matmuls, and waits for MXUs that fall behind
-    MXU                busy cycles (16 bfloat16 or 8 float32 rows a vmatmul, a row a cycle on v5p) / cycles of a tile
-    step               bundles that every grid step pays beside the tile
+    cycles of a tile   bundles of the straight-line code with its matmuls, and waits for MXUs that fall behind
+    MXU                busy cycles (16 bfloat16 or 8 float32 rows per vmatmul, v5p: 1 row per cycle) / cycles of a tile
+    step               bundles of every grid step outside the tile
     call               tiles * (cycles + step) + grid steps without a tile * step, over the chip's cores
 
 Needs libtpu (the extra "aot").
@@ -22,10 +22,15 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 
-CHIPS = {  # topology, cores a kernel is shared by, GHz
+if TYPE_CHECKING:  # at run time jax is imported after `start`
+    import jax
+
+CHIPS = {  # topology, cores per kernel, GHz
     "v4": ("v4:2x2x1", 2, 1.05),
     "v5e": ("v5e:2x2", 1, 1.50),
     "v5p": ("v5p:2x2x1", 2, 1.75),
@@ -34,17 +39,17 @@ CHIPS = {  # topology, cores a kernel is shared by, GHz
 LENGTHS = (2_560, 16_384, 36_864)
 HEADS, KV_HEADS, HEAD_DIM = 32, 8, 128
 SPLASH_QUERIES, SPLASH_KEYS, SPLASH_COMPUTE = 1024, 2048, 512
-HOT = 0.1  # a piece of code with this share of a kernel's matmuls is the body of a class of tiles
+HOT = 0.1  # a piece of code with at least this share of a kernel's matmuls is the body of a class of tiles
 QUEUE = 32  # cycles
-SHORT = 256  # longer pieces without matmuls run once a query block (zeros, results), not once a step
+SHORT = 256  # longer pieces without matmuls run once per query block (zeros, results), not once per step
 
-TOPOLOGY = flags.DEFINE_string("topology", None, "One topology, and schedules; default: compile for all chips.")
-DUMP = flags.DEFINE_string("dump", None, "Folder for the compiler's dump; default: a temporary one.")
+TOPOLOGY = flags.DEFINE_string("topology", None, "Print schedules for one topology; default: compile for all chips.")
+DUMP = flags.DEFINE_string("dump", None, "Folder for the compiler's dump; default: a temporary folder.")
 LENGTH = flags.DEFINE_integer("length", 16_384, "Tokens of the causal row.")
 
 
 def start(dump: pathlib.Path | None) -> None:
-    """Environment of the compiler; before jax is imported."""
+    """Sets the environment of the compiler; call it before jax is imported."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     if dump is not None:
         dump.mkdir(parents=True, exist_ok=True)
@@ -55,7 +60,7 @@ def start(dump: pathlib.Path | None) -> None:
         )
 
 
-def one_chip(topology: str):
+def one_chip(topology: str) -> "jax.sharding.Mesh":
     """A mesh of one device of the topology."""
     import jax
 
@@ -64,8 +69,8 @@ def one_chip(topology: str):
     return jax.make_mesh((1,), ("one",), devices=devices(topology)[:1])
 
 
-def compile_ours(mesh, length: int):
-    """(compiled forward, compiled backward) of one row."""
+def compile_ours(mesh: "jax.sharding.Mesh", length: int) -> "Iterator[tuple[str, jax.stages.Compiled]]":
+    """("forward", its compiled program) of one row, then ("backward", …)."""
     import jax
     import jax.numpy as jnp
 
@@ -74,8 +79,8 @@ def compile_ours(mesh, length: int):
     def forward(q, k, v, until, group):
         return pallas_tpu.forward(q, k, v, *(mask.row_visibility(until, group),) * 2)
 
-    def backward(q, k, v, until, group, log_sum, delta, d_out):
-        return pallas_tpu.backward(q, k, v, *(mask.row_visibility(until, group),) * 2, log_sum, delta, d_out)
+    def backward(q, k, v, until, group, lse, delta, d_out):
+        return pallas_tpu.backward(q, k, v, *(mask.row_visibility(until, group),) * 2, lse, delta, d_out)
 
     def abstract(*shape, dtype=jnp.bfloat16):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, jax.P()))
@@ -89,8 +94,8 @@ def compile_ours(mesh, length: int):
             yield function.__name__, jax.jit(mapped).lower(*arguments).compile()
 
 
-def compile_splash(mesh, length: int) -> None:
-    """Its forward pass with residuals, dq and dkv."""
+def compile_splash(mesh: "jax.sharding.Mesh", length: int) -> None:
+    """Compiles splash attention: its forward pass with residuals, dq and dkv."""
     import jax
     import jax.numpy as jnp
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
@@ -111,8 +116,8 @@ def compile_splash(mesh, length: int) -> None:
     jax.jit(gradients).trace(x, x, x).lower(lowering_platforms=("tpu",)).compile()
 
 
-def read_schedule(path: pathlib.Path, rows_a_cycle: int) -> tuple[list[tuple[float, float]], int]:
-    """([(cycles, MXU share) of each class of tiles, as in the program], bundles a grid step pays beside them)."""
+def read_schedule(path: pathlib.Path, rows_per_cycle: int) -> tuple[list[tuple[float, float]], int]:
+    """([(cycles, MXU share) of each class of tiles, in program order], bundles of a grid step outside the tile)."""
     pieces = [[]]  # straight-line code: for each bundle, (MXU, cycles) of its vmatmuls
     loops = [False]
     for line in path.read_text(errors="replace").splitlines():
@@ -124,7 +129,7 @@ def read_schedule(path: pathlib.Path, rows_a_cycle: int) -> tuple[list[tuple[flo
             pieces[-1].append([])
             loops[-1] = loops[-1] or ">" in head
         for kind, mxu in re.findall(r"vmatmul(\S*)\.(mxu\d)", line):
-            pieces[-1][-1].append((mxu, (16 if "bf16" in kind else 8) / rows_a_cycle))
+            pieces[-1][-1].append((mxu, (16 if "bf16" in kind else 8) / rows_per_cycle))
         if "sbr.rel" in line or "sbr.abs" in line:
             pieces.append([])
             loops.append(False)
@@ -135,8 +140,8 @@ def read_schedule(path: pathlib.Path, rows_a_cycle: int) -> tuple[list[tuple[flo
     return [(timed[n][0], timed[n][1] / timed[n][0]) for n in hot], sum(size for size in cold if size <= SHORT)
 
 
-def replay(piece: list) -> tuple[float, float]:
-    """(cycles, busy cycles of the busiest MXU): a bundle a cycle, but a core waits for an MXU that is QUEUE behind."""
+def replay(piece: list[list[tuple[str, float]]]) -> tuple[float, float]:
+    """(cycles, busy cycles of the busiest MXU): one bundle per cycle; a core waits for an MXU that is QUEUE behind."""
     now, free, busy = 0.0, collections.Counter(), collections.Counter()
     for bundle in piece:
         for mxu, cycles in bundle:
@@ -149,7 +154,7 @@ def replay(piece: list) -> tuple[float, float]:
 
 
 def schedules(topology: str, dump: pathlib.Path, length: int) -> None:
-    """Compiles ours and splash, prints the table."""
+    """Compiles ours and splash, and prints the table."""
     mesh = one_chip(topology)
     chip = topology.split(":")[0]
     _, cores, ghz = CHIPS[chip]
@@ -172,37 +177,37 @@ def schedules(topology: str, dump: pathlib.Path, length: int) -> None:
         "splash_mha_dkv": (theirs, grid),
     }
     print(f"\n{topology}, causal, {length:,} tokens, {HEADS} query heads of {HEAD_DIM}")
-    print(f"{'kernel':<20}{'full tile':>10}{'MXU':>8}{'partial':>9}{'dearer':>8}{'step':>6}{'tiles':>7}{'call ms':>9}")
+    print(f"{'kernel':<20}{'full tile':>10}{'MXU':>8}{'partial':>9}{'extra':>8}{'step':>6}{'tiles':>7}{'call ms':>9}")
     calls = {}
     for kernel, (tiles, steps) in kernels.items():
         (path,) = [p for p in dump.glob(f"*-{kernel}*-final_bundles.txt") if "schedule-analysis" not in p.name]
-        classes, step = read_schedule(path, rows_a_cycle=2 if chip == "v6e" else 1)
+        classes, step = read_schedule(path, rows_per_cycle=2 if chip == "v6e" else 1)
         cycles, share = classes[-1]
         partial = classes[0][0] if len(classes) > 1 else cycles
         calls[kernel] = (tiles * cycles + steps * step) / cores / ghz / 1e6
-        dearer = f"{partial / cycles - 1:.1%}" if len(classes) > 1 else "same"
+        extra = f"{partial / cycles - 1:.1%}" if len(classes) > 1 else "none"
         print(
-            f"{kernel:<20}{cycles:>10.0f}{share:>8.1%}{partial:>9.0f}{dearer:>8}{step:>6}{tiles:>7}{calls[kernel]:>9.2f}"
+            f"{kernel:<20}{cycles:>10.0f}{share:>8.1%}{partial:>9.0f}{extra:>8}{step:>6}{tiles:>7}{calls[kernel]:>9.2f}"
         )
     backward = calls["attention_backward"] / (calls["splash_mha_dq"] + calls["splash_mha_dkv"])
     print(f"ours / splash: forward {calls['attention_forward'] / calls['splash_mha_fwd']:.2f}, backward {backward:.2f}")
 
 
-def main(_) -> None:
-    """Prints one line a compile, or the table of schedules."""
+def main(_: list[str]) -> None:
+    """Prints one line per compilation, or the table of schedules."""
     if TOPOLOGY.value is None:
         start(None)
         for chip, (topology, *_) in CHIPS.items():
             mesh = one_chip(topology)
             for length in LENGTHS:
-                begun = time.perf_counter()
+                start_time = time.perf_counter()
                 for name, compiled in compile_ours(mesh, length):
                     megabytes = compiled.memory_analysis().temp_size_in_bytes / 1e6
-                    seconds = time.perf_counter() - begun
+                    seconds = time.perf_counter() - start_time
                     print(
                         f"{chip:<4}{length:>7}  {name:<9}{megabytes:>7.0f} MB temporaries{seconds:>7.1f} s", flush=True
                     )
-                    begun = time.perf_counter()
+                    start_time = time.perf_counter()
         return
     with tempfile.TemporaryDirectory() as temporary:
         dump = pathlib.Path(DUMP.value or temporary).absolute()

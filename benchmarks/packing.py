@@ -1,12 +1,12 @@
-"""How full rows get, and what packing costs.
+"""Fill of packed rows, and time and memory of packing.
 
     python benchmarks/packing.py                                      a stream like the fine-tuning mixture
     python benchmarks/packing.py --lengths=FILE.npz --tokens=16384 --crops=128
 
-FILE.npz holds two integer arrays of one entry an example: `tokens` and `crops`. Prints one JSON line: `rows` used,
-`lower_bound` max(sum tokens / cap, sum crops / cap), examples `placed`, `ms_per_row` of packing, `pool_mb` of memory
-that a window of `--pool` sizes takes. The public reference, on such a stream: 1.6 % over the bound with 43 of 6,000
-examples still waiting, 2.5 ms a row, a pool of 48 decoded examples.
+FILE.npz holds two integer arrays with one entry per example: `tokens` and `crops`. Prints one JSON line: `rows` used,
+`lower_bound` = max(sum tokens / budget, sum crops / budget), examples `packed`, `ms_per_row` of packing, and `pool_mb`,
+the memory of a window of `--pool` sizes. The public reference, on such a stream: 1.6 % over the bound with 43 of 6,000
+examples still waiting, 2.5 ms per row, a pool of 48 decoded examples.
 """
 
 import argparse
@@ -20,15 +20,15 @@ import numpy as np
 from data_pipelines.packing.pack import Size, pack
 from data_pipelines.packing.schema import RowShape
 
-POOLED = {1: 392, 2: 518, 4: 725, 6: 955, 8: 1162}  # visual tokens of an image by its crops, without the overview
+POOLED = {1: 392, 2: 518, 4: 725, 6: 955, 8: 1162}  # visual tokens of an image by its crops other than the overview
 
 
 def main() -> None:
-    """Packs a stream in windows, as a loader does."""
+    """Packs a stream in windows, as the loader does."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--lengths", help="arrays `tokens` and `crops`, one entry an example")
-    flags.add_argument("--tokens", type=int, default=16_384, help="tokens a row")
-    flags.add_argument("--crops", type=int, default=128, help="crops a row")
+    flags.add_argument("--lengths", help="arrays `tokens` and `crops`, one entry per example")
+    flags.add_argument("--tokens", type=int, default=16_384, help="tokens per row")
+    flags.add_argument("--crops", type=int, default=128, help="crops per row")
     flags.add_argument("--pool", type=int, default=1_000, help="examples packed at a time")
     args = flags.parse_args()
     if args.lengths is None:
@@ -40,11 +40,11 @@ def main() -> None:
 
 
 def measure(tokens: np.ndarray, crops: np.ndarray, max_tokens: int, max_crops: int, pool: int) -> dict:
-    """The numbers of the JSON line. The number of visual tokens does not bind: it is bounded by the tokens."""
-    shape = RowShape(max_tokens, max_crops, max_tokens, shards=1)
+    """The values of the JSON line. Visual tokens have no budget of their own: they are some of the tokens."""
+    shape = RowShape(seq_len=max_tokens, crops=max_crops, pooled=max_tokens)
     pairs = list(zip(tokens.tolist(), crops.tolist(), strict=True))
     windows = [pairs[start : start + pool] for start in range(0, len(pairs), pool)]
-    rows, placed, seconds, held = 0, 0, 0.0, 0
+    rows, done, seconds, held = 0, 0, 0.0, 0
     for window in windows:
         tracemalloc.start()
         sizes = [Size(t, c, 0, ((c, 0),) if c else ()) for t, c in window]
@@ -54,14 +54,14 @@ def measure(tokens: np.ndarray, crops: np.ndarray, max_tokens: int, max_crops: i
         packed = pack(sizes, shape)
         seconds += time.perf_counter() - start
         rows += len(packed)
-        placed += len({i for row in packed for i in row})
+        done += len({i for row in packed for i in row})
         for row in packed:
             if sum(window[i][0] for i in row) > max_tokens or sum(window[i][1] for i in row) > max_crops:
                 raise AssertionError(f"a row is over its budget: {[window[i] for i in row]}")
     return {
         "rows": rows,
         "lower_bound": math.ceil(max(tokens.sum() / max_tokens, crops.sum() / max_crops)),
-        "placed": placed,
+        "packed": done,
         "ms_per_row": round(1e3 * seconds / rows, 3),
         "pool_mb": round(held / 1e6, 2),
     }
@@ -71,7 +71,7 @@ def fine_tuning_stream(count: int, rng: np.random.Generator) -> tuple[np.ndarray
     """Tokens and crops of examples like those of the fine-tuning mixture: on average 3,545 tokens and 34 crops.
 
     16 % are text, 47 % images with crops by their size, 5 % sets of 2 to 5 images, the rest videos: shorter than a
-    minute at two frames a second, or 128 frames of something longer.
+    minute at two frames per second, or 128 frames of a longer one.
     """
     tokens, crops = np.zeros(count, np.int64), np.zeros(count, np.int64)
     kinds = rng.choice(4, size=count, p=[0.16, 0.47, 0.05, 0.32])

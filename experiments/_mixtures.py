@@ -166,7 +166,7 @@ def _mixture(table: dict, root: str | pathlib.Path, high_res: dict) -> ConfigDic
                 "source": f"{root}/{name}",
                 "size": None if size is None else float(size),
                 "rate": 1.0 if factor is None else factor,
-                "weight": None,  # answer tokens weigh as their style says: 0.2 for points and tracks, for example
+                "weight": None,  # answer tokens weigh as their style says (data_pipelines/records/styles.py)
                 "high_res": high_res.get(group, 0.0),
             }
     return mixture

@@ -13,18 +13,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from molmo2_jax.api import Answer, Model, Point, Track, load, load_config, show_row, train
+    from molmo2_jax.api import Answer, Model, Page, Point, Track, load, load_config, show_row
 
 __version__ = "0.1.0"
 
-__all__ = ["Answer", "Model", "Point", "Track", "load", "load_config", "show_row", "train"]
+__all__ = ["Answer", "Model", "Page", "Point", "Track", "load", "load_config", "show_row", "train"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":  # a package that can be called: molmo2_jax/train/__init__.py
+        return importlib.import_module("molmo2_jax.train")
     if name in __all__:
         return getattr(importlib.import_module("molmo2_jax.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

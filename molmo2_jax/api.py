@@ -23,13 +23,12 @@ from molmo2_jax.generate import answer as answering
 from molmo2_jax.generate.grounded_answer import Answer, Point, Track
 from molmo2_jax.generate.load import LoadedModel, load_model
 from molmo2_jax.sharding import CONTEXT
-from molmo2_jax.train import distributed, loop
-from molmo2_jax.train.config import TrainConfig, read
-from molmo2_jax.train.experiment import load_config
+from molmo2_jax.train.config import TrainConfig
+from molmo2_jax.train.experiment import load_config, read_experiment
 from molmo2_jax.train.setup import open_data
-from molmo2_jax.viewer.page import page_title, render_page, unbatch
+from molmo2_jax.viewer.page import page_title, render_page, unbatch, write_page
 
-__all__ = ["Answer", "Model", "Point", "Page", "Track", "load", "load_config", "show_row", "train"]
+__all__ = ["Answer", "Model", "Page", "Point", "Track", "load", "load_config", "show_row"]
 
 ImageInput = str | pathlib.Path | Image.Image | np.ndarray  # an array is uint8[H, W, 3]
 Frames = tuple[Sequence[Image.Image | np.ndarray] | np.ndarray, Sequence[float]]  # frames, and the seconds of each
@@ -112,24 +111,6 @@ def load(source: str | pathlib.Path, *, devices: Sequence[jax.Device] | None = N
     return Model(load_model(path, devices))
 
 
-def train(
-    config: str | ConfigDict | TrainConfig, workdir: str | pathlib.Path, overrides: Mapping[str, Any] | None = None
-) -> pathlib.Path:
-    """Trains to the config's last step, or continues from the last checkpoint in `workdir`; returns the workdir.
-
-    Args:
-      config: an experiment file as of `load_config`, or a config.
-      overrides: config keys and their values, for an experiment file: {"optim.groups.llm.lr": 1e-5}.
-
-    Raises:
-      ConfigError, RecordError and what else `train.loop.train` raises.
-    """
-    distributed.start()  # before anything asks for a device
-    with distributed.fail_together():
-        loop.train(_read_config(config, overrides), workdir)
-    return pathlib.Path(workdir)
-
-
 @dataclasses.dataclass(frozen=True)
 class Page:
     """A page of packed rows: shown inline by notebooks, or saved as one self-contained file."""
@@ -138,7 +119,7 @@ class Page:
 
     def save(self, path: str | pathlib.Path) -> None:
         """Write the page to an HTML file."""
-        pathlib.Path(path).write_text(self.page, encoding="utf-8", errors="replace")
+        write_page(path, self.page)
 
     def _repr_html_(self) -> str:
         return f'<iframe style="width:100%;height:720px;border:0" srcdoc="{html.escape(self.page)}"></iframe>'
@@ -148,7 +129,7 @@ def show_row(
     config: str | ConfigDict | TrainConfig, *, rows: int = 1, overrides: Mapping[str, Any] | None = None
 ) -> Page:
     """The first `rows` rows that a config trains on, as a page: tokens, weights, mask, frames and their points."""
-    c = _read_config(config, overrides)
+    c = read_experiment(config, overrides)
     data = open_data(c)
     loader = data.loader(seed=c.seed, rows=range(min(rows, c.batch)), streams=c.batch)
     try:
@@ -157,18 +138,8 @@ def show_row(
         loader.close()
     name = pathlib.Path(config.partition(":")[0]).stem if isinstance(config, str) else "config"
     title, shards = page_title(name, list(data.settings)), c.mesh[CONTEXT]
-    page = render_page(
-        rows=unbatch(batch), tok=data.tok, title=title, examples=batch["examples"], vision_shards=shards
-    )
+    page = render_page(rows=unbatch(batch), tok=data.tok, title=title, examples=batch["examples"], vision_shards=shards)
     return Page(page)
-
-
-def _read_config(config: str | ConfigDict | TrainConfig, overrides: Mapping[str, Any] | None) -> TrainConfig:
-    if isinstance(config, str):
-        config = load_config(config, overrides)
-    elif overrides:
-        raise ConfigError("overrides go with an experiment file; change a config directly")
-    return config if isinstance(config, TrainConfig) else read(config.to_dict())
 
 
 def _open_media(

@@ -142,16 +142,16 @@ class RowBatches(grain.DatasetIterator):
         failed = self._decode_failures(batch)
         failures = list(batch.unusable)
         shown: list[list[dict]] = [[] for _ in self._streams]
-        for number, (index, one) in enumerate(batch.placed):
-            example, failure = one.example, failed.get(number)
+        for number, (index, placed) in enumerate(batch.placed):
+            example, failure = placed.example, failed.get(number)
             row = {name: array[index] for name, array in batch.arrays.items()}
             if example.dropped:
                 self._counts.dropped(example.dataset, example.dropped)
             if failure is None:
-                supervised = int((row["loss_weights"][one.tokens] > 0).sum())
+                supervised = int((row["loss_weights"][placed.tokens] > 0).sum())
                 self._counts.used(example.dataset, example.n_tokens, supervised, first=example.part == 0)
             else:
-                mask_out_loss(row, one)
+                mask_out_loss(row, placed)
                 if example.part == 0:  # its other parts have the same media
                     failures.append(Unusable(example.dataset, f"{example.where}: {failure.message}", failure.reason))
             reason = None if failure is None else failure.reason
@@ -169,12 +169,11 @@ class RowBatches(grain.DatasetIterator):
         decoded = zip(batch.jobs, batch.ticket.result(), strict=True)
         failed = {number: failure for number, failure in decoded if failure is not None}
         if self._exchange is not None:
-            rows = [(self._streams[index].row, example) for index, example in batch.placed]
+            rows = [(self._streams[index].row, placed) for index, placed in batch.placed]
             for number, failure in agree(self._exchange, rows, failed).items():
-                index, one = batch.placed[number]
-                batch.arrays["crops"][index, one.crop_slots[one.crop_slots >= 0]] = (
-                    0  # as on the host where decoding failed
-                )
+                index, placed = batch.placed[number]
+                slots = placed.crop_slots[placed.crop_slots >= 0]
+                batch.arrays["crops"][index, slots] = 0  # as on the host where decoding failed
                 failed[number] = failure
         return failed
 

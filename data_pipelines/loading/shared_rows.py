@@ -41,15 +41,14 @@ def agree(
     """
     packed: dict[str, list] = {}
     names = []
-    for row, one in placed:
-        examples = packed.setdefault(str(row), [])
+    for row, placed_example in placed:
+        example, examples = placed_example.example, packed.setdefault(str(row), [])
         names.append(f"{row}/{len(examples)}")
-        examples.append((one.example.dataset, one.example.id, one.example.part))
+        examples.append((example.dataset, example.id, example.part))
     rows = {row: zlib.crc32(repr(examples).encode()) for row, examples in packed.items()}
     index_of, agreed = {name: index for index, name in enumerate(names)}, {}
-    for reported in exchange(
-        {"rows": rows, "failed": {names[index]: failure for index, failure in failed_here.items()}}
-    ):
+    failed = {names[index]: failure for index, failure in failed_here.items()}
+    for reported in exchange({"rows": rows, "failed": failed}):
         for row in reported["rows"].keys() & rows.keys():
             if reported["rows"][row] != rows[row]:
                 raise SharedRowError(

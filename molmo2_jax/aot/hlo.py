@@ -119,7 +119,9 @@ class Module:
         """What uses the result of `i`, directly or not, nearest first; then what it is made of; then its caller's."""
         while i is not None:
             yield from _breadth_first(i, lambda x: self._users.get(x.name, ()))
-            yield from _breadth_first(i, lambda x: [self._by_name[name] for name in x.operands])
+            yield from _breadth_first(
+                i, lambda x: [self._by_name[name] for name in x.operands if name in self._by_name]
+            )
             i = self._caller.get(self._computation[i.name])
             if i is not None:
                 yield i

@@ -1,11 +1,12 @@
-"""Which part of the model an instruction of the compiled step belongs to, by the named scopes it was traced in.
+"""The part of the model that an instruction of the compiled step belongs to, by the named scopes in its op_name.
 
-op_name                                                              part
-jit(step)/optimizer/jvp(llm)/while/body/attention/dot_general        attention: the innermost scope counts
-jit(step)/optimizer/transpose(jvp(llm))/while/body/BSD,DF->BSF/...   LLM matmuls, or LLM norms, elementwise
-jit(step)/optimizer/add                                              optimizer
-jit(step)/optimizer/jvp()/add                                        other: the model has an op without a scope
-(none; the compiler made it)                                         as what uses its result, or gives its operands
+    op_name                                                                   part
+    jit(step)/optimizer/jvp(model)/llm/while/body/attention/dot_general       attention: the innermost scope counts
+    jit(step)/optimizer/jvp(model)/llm/while/body/BSD,DF->BSF/dot_general     LLM matmuls
+    jit(step)/optimizer/sqrt                                                  optimizer
+    jit(step)/optimizer/jvp(model)/dot_general                                other: in no module of the model
+
+An instruction that the compiler added has no op_name of jax. It belongs to the part of what uses its result.
 """
 
 import re
@@ -14,7 +15,8 @@ from molmo2_jax.aot.hlo import Instruction, Module
 
 COLLECTIVES, OTHER = "collectives", "other"
 
-# Scope -> part. "LLM" and "ViT" are reported as matmuls and the rest.
+# Scope -> part. "LLM" and "ViT" are reported as matmuls and the rest. "model" is what the model does between its
+# modules: masks and rates of a row, without matrix products.
 SCOPES = {
     "vit": "ViT",
     "crop_attention": "ViT attention",
@@ -23,6 +25,7 @@ SCOPES = {
     "llm": "LLM",
     "attention": "attention",
     "loss": "loss",
+    "model": "LLM",
     "optimizer": "optimizer",
 }
 _SCOPE = re.compile(rf"(?<![^/(:])({'|'.join(SCOPES)})(?![^/):])")
@@ -43,23 +46,24 @@ def _is_traced(op_name: str) -> bool:
 
 
 def _innermost(op_name: str) -> str | None:
-    found = list(_SCOPE.finditer(op_name))
-    if not found:
-        return None
-    # The whole step is traced in "optimizer". What it differentiates, the model, has scopes of its own.
-    if found[-1][1] == "optimizer" and "jvp(" in op_name[found[-1].end() :]:
-        return None
-    return found[-1][1]
+    found = _SCOPE.findall(op_name)
+    return found[-1] if found else None
 
 
 def part(module: Module, i: Instruction, collective: bool) -> str:
-    """The part's name: "LLM matmuls", "attention", "copies, ViT", ...; OTHER for what was traced in no scope."""
+    """The part's name: "LLM matmuls", "attention", "copies, ViT", ...
+
+    OTHER: it was traced in no scope, or it is a matrix product of the model in none of its modules.
+    """
     if collective:
         return COLLECTIVES
-    found = SCOPES.get(scope(module, i), OTHER)
+    in_scope = scope(module, i)
+    found = SCOPES.get(in_scope, OTHER)
     if i.opcode.removesuffix("-start") in _COPIES:
         return f"copies, {'ViT' if found.startswith('ViT') else 'rest'}"
-    if found in ("LLM", "ViT"):
-        products = any(x.opcode in ("convolution", "dot") for name in i.called for x in module.inside(name))
-        return f"{found} {'matmuls' if products or i.opcode in ('convolution', 'dot') else 'norms, elementwise'}"
-    return found
+    if found not in ("LLM", "ViT"):
+        return found
+    inner = (x for name in i.called for x in module.inside(name))
+    if not any(x.opcode in ("convolution", "dot") for x in (i, *inner)):
+        return f"{found} norms, elementwise"
+    return OTHER if in_scope == "model" else f"{found} matmuls"

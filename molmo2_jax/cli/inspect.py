@@ -14,7 +14,7 @@ from molmo2_jax.train.config import read
 from molmo2_jax.train.setup import open_data, set_up
 from molmo2_jax.viewer.answers import Answer, read_answers
 from molmo2_jax.viewer.branch_gradients import GradientTable, gradient_tables
-from molmo2_jax.viewer.page import page_title, unbatch, write_page
+from molmo2_jax.viewer.page import page_title, render_page, unbatch, write_page
 
 
 def main(argv: list[str]) -> None:
@@ -32,18 +32,17 @@ def main(argv: list[str]) -> None:
         batch = first_batch(data, c.seed, min(rows.value, c.batch), c.batch)
         first = unbatch(batch)
         tables = gradient_tables(set_up(c), first) if gradients.value else []
-        write_page(
-            out.value,
+        experiment = _experiment_name(config_flags.get_config_filename(flags.FLAGS[config.name]))
+        page = render_page(
             rows=first,
             tok=data.tok,
-            title=page_title(
-                _experiment_name(config_flags.get_config_filename(flags.FLAGS[config.name])), list(data.settings)
-            ),
+            title=page_title(experiment, list(data.settings)),
             examples=batch["examples"],
             answers=_read_answers(answers.value),
             gradients=tables,
             vision_shards=c.mesh[CONTEXT],
         )
+        write_page(out.value, page)
         for table in tables:
             print(table.text())
         print(f"wrote {out.value}")

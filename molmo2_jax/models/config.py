@@ -1,4 +1,4 @@
-"""Architectures as values: every size of every model, and nothing about how it is run or trained.
+"""Architectures as values: every size of every model, and nothing about how it runs or trains.
 
 Qwen3 and OLMo3 are the same decoder with other values. Sizes are those of the released checkpoints
 (public reference, olmo/model_configs.py, and the published config.json files).
@@ -34,7 +34,7 @@ class ConnectorConfig:
 
     heads: int
     head_dim: int
-    mlp: int  # the LLM's own intermediate size in the released models
+    mlp: int  # the LLM's intermediate size in the released models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ SIGLIP2_SO400M = VitConfig(
     width=1152,
     heads=16,
     mlp=4304,
-    layers=25,  # of 27: the last two feed nothing
+    layers=25,  # of 27: nothing uses the last two
     feature_layers=(24, 18),
     patches=crops.PATCHES,
     patch_pixels=crops.PATCH_PIXELS,
@@ -110,7 +110,7 @@ OLMO3_7B_INSTRUCT = LlmConfig(
     new_vocab=128,
     rope_theta=500_000.0,
     yarn=Yarn(factor=8.0, attention_factor=1.2079441541679836, beta_fast=32.0, beta_slow=1.0, original_positions=8192),
-    # The full-attention layers of OLMo3. A released Molmo2-O names its own in config.json (`rope_scaling_layers`).
+    # The full-attention layers of OLMo3. A released Molmo2-O lists its layers in config.json (`rope_scaling_layers`).
     yarn_layers=tuple(range(3, 32, 4)),
     norm_after=True,
     qk_norm="projection",
@@ -119,7 +119,7 @@ OLMO3_7B_INSTRUCT = LlmConfig(
 )
 
 
-SMOLLM2_135M = LlmConfig(  # a Llama by its values; small enough to start experiments from on any machine
+SMOLLM2_135M = LlmConfig(  # has the values of a Llama; small enough for experiments on any machine
     width=576,
     layers=30,
     heads=9,
@@ -142,7 +142,7 @@ def _released(name: str, llm: LlmConfig) -> Molmo2Config:
     return Molmo2Config(name, SIGLIP2_SO400M, ConnectorConfig(heads=16, head_dim=72, mlp=llm.mlp), llm)
 
 
-# The true architecture at a size for two CPU cores: 378x378 crops, grouped queries, heads * head_dim != width.
+# The real architecture at a size for two CPU cores: 378x378 crops, grouped queries, heads * head_dim != width.
 TINY = Molmo2Config(
     "tiny",
     vit=dataclasses.replace(SIGLIP2_SO400M, width=64, heads=2, mlp=128, layers=3, feature_layers=(2, 1)),
@@ -163,14 +163,16 @@ PRESETS = {
 }
 
 
-def differences(part: str, there: VitConfig | ConnectorConfig | LlmConfig, here) -> list[str]:
-    """What two configs of one part ("llm") differ in: ["llm.rope_theta: 1000000.0 -> 5000000.0", …]."""
-    pairs = [(f.name, getattr(there, f.name), getattr(here, f.name)) for f in dataclasses.fields(here)]
+def differences(
+    part: str, source: VitConfig | ConnectorConfig | LlmConfig, wanted: VitConfig | ConnectorConfig | LlmConfig
+) -> list[str]:
+    """The fields in which two configs of one part ("llm") differ: ["llm.rope_theta: 1000000.0 -> 5000000.0", …]."""
+    pairs = [(f.name, getattr(source, f.name), getattr(wanted, f.name)) for f in dataclasses.fields(wanted)]
     return [f"{part}.{name}: {a} -> {b}" for name, a, b in pairs if a != b]
 
 
 def preset(name: str) -> Molmo2Config:
-    """The architecture called `name`; ValueError with the known names otherwise."""
+    """The architecture called `name`; raises ValueError with the known names if there is none."""
     if name not in PRESETS:
-        raise ValueError(f"model preset {name!r} is unknown; there are {sorted(PRESETS)}")
+        raise ValueError(f"model preset {name!r} is unknown; the presets are {sorted(PRESETS)}")
     return PRESETS[name]

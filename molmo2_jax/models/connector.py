@@ -1,7 +1,7 @@
 """From patches to visual tokens: pool 2x2 (images) or 3x3 (video) patches by attention, then project into the LLM.
 
 One connector serves images, sets of images and video (public reference, vision_backbone.py:134-692). The query of a
-visual token is the mean of its patches; absent patches (-1) take no part anywhere.
+visual token is the mean of its patches. Absent patches (-1) are masked everywhere.
 """
 
 import functools
@@ -17,7 +17,7 @@ from molmo2_jax.models.layers import Linear
 
 @jax.named_scope("connector")
 def gather_patches(features_BCPD: jax.Array, pooling_BGK: jax.Array) -> jax.Array:
-    """[B, G, K, D]: the patches each visual token pools, zeros where absent. Patches of a vision shard are its own."""
+    """[B, G, K, D]: the patches of each visual token, zeros where absent. Indices count within a vision shard."""
 
     def local(features_BCPD, pooling_BGK):
         flat_BPD = features_BCPD.reshape(features_BCPD.shape[0], -1, features_BCPD.shape[-1])
@@ -79,7 +79,7 @@ class Connector(nnx.Module):
 
 @jax.named_scope("connector")
 def add_visual_tokens(x_BSD: jax.Array, visual_BGD: jax.Array, slots_BG: jax.Array) -> jax.Array:
-    """Adds visual token g to x at slots[g] (rows with slot S are unused). Only pooled features cross `context`.
+    """Adds visual token g to x at slots[g]; slot S means unused. Only pooled features cross `context`.
 
     x      t0 t1 t2 t3      slots 1 2 4(=S)      ->   t0, t1 + g0, t2 + g1, t3
     """
@@ -88,7 +88,7 @@ def add_visual_tokens(x_BSD: jax.Array, visual_BGD: jax.Array, slots_BG: jax.Arr
         visual_BGD = jax.lax.all_gather(visual_BGD, sharding.CONTEXT, axis=1, tiled=True)
         slots_BG = jax.lax.all_gather(slots_BG, sharding.CONTEXT, axis=1, tiled=True)
         slots_BG = slots_BG - jax.lax.axis_index(sharding.CONTEXT) * x_BSD.shape[1]
-        slots_BG = jnp.where(slots_BG < 0, x_BSD.shape[1], slots_BG)  # .at would count negatives from the end
+        slots_BG = jnp.where(slots_BG < 0, x_BSD.shape[1], slots_BG)  # .at counts negative indices from the end
         return jax.vmap(lambda x, g, i: x.at[i].add(g, mode="drop"))(x_BSD, visual_BGD, slots_BG)
 
     ins = (sharding.B_S_D, sharding.B_S_D, sharding.B_S)

@@ -1,11 +1,11 @@
 """The decoder: Qwen3 or OLMo3 by the values of LlmConfig.
 
-How a layer attends is passed in (`attend`), so that training, prefill and decoding share one block.
+The caller passes the attention function (`attend`), so that training, prefill and decoding share one block.
 """
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,16 +22,16 @@ Attend = Callable[[jax.Array, jax.Array, jax.Array, object], tuple[jax.Array, ob
 
 
 class Dropout(NamedTuple):
-    """Residual dropout of one forward pass: a key and float32[B, S] rates."""
+    """Residual dropout of one forward pass: a random key and float32[B, S] rates."""
 
     key: jax.Array
     rate_BS: jax.Array
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention: QK norm, RoPE, whatever `attend` does, output projection."""
+    """Grouped-query attention: projections, QK norm, RoPE, `attend`, output projection."""
 
-    def __init__(self, c: LlmConfig, rngs, stack):
+    def __init__(self, c: LlmConfig, rngs: nnx.Rngs, stack: int | None):
         def project_in(heads, axis):
             shape, axes = (c.width, heads, c.head_dim), ("embed", axis, "head_dim")
             return Linear(rngs, "BSD,DNH->BSNH", shape, axes, sharding.B_S_N_H, stack=stack)
@@ -53,7 +53,9 @@ class Attention(nnx.Module):
         shape, axes = (c.heads, c.head_dim, c.width), ("heads", "head_dim", "embed")
         self.o = Linear(rngs, "BSNH,NHD->BSD", shape, axes, sharding.B_S_D, std=out_std, stack=stack)
 
-    def __call__(self, x_BSD, table_BS2F, attend: Attend, state):
+    def __call__(
+        self, x_BSD: jax.Array, table_BS2F: jax.Array, attend: Attend, state: object
+    ) -> tuple[jax.Array, object]:
         q_BSNH, k_BSKH, v_BSKH = checkpoint_name((self.q(x_BSD), self.k(x_BSD), self.v(x_BSD)), "qkv")
         if self.q_norm is not None:
             q_BSNH, k_BSKH = self.q_norm(q_BSNH), self.k_norm(k_BSKH)
@@ -64,7 +66,7 @@ class Attention(nnx.Module):
 class Mlp(nnx.Module):
     """SwiGLU without biases."""
 
-    def __init__(self, c: LlmConfig, rngs, stack):
+    def __init__(self, c: LlmConfig, rngs: nnx.Rngs, stack: int | None):
         project_in = functools.partial(
             Linear, rngs, "BSD,DF->BSF", (c.width, c.mlp), ("embed", "mlp"), sharding.B_S_F, stack=stack
         )
@@ -74,7 +76,7 @@ class Mlp(nnx.Module):
             rngs, "BSF,FD->BSD", (c.mlp, c.width), ("mlp", "embed"), sharding.B_S_D, std=out_std, stack=stack
         )
 
-    def __call__(self, x_BSD):
+    def __call__(self, x_BSD: jax.Array) -> jax.Array:
         gate_BSF, up_BSF = checkpoint_name(self.gate(x_BSD), "gate"), checkpoint_name(self.up(x_BSD), "up")
         return checkpoint_name(self.down(jax.nn.silu(gate_BSF) * up_BSF), "out")
 
@@ -82,14 +84,21 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """Two residual sub-layers, normalised before (Qwen3) or after (OLMo3), each with dropout on its output."""
 
-    def __init__(self, c: LlmConfig, rngs, stack):
+    def __init__(self, c: LlmConfig, rngs: nnx.Rngs, stack: int | None):
         self.norm_after = c.norm_after
         self.attn_norm = RMSNorm(rngs, (c.width,), ("norm",), c.norm_eps, stack=stack)
         self.attn = Attention(c, rngs, stack)
         self.mlp_norm = RMSNorm(rngs, (c.width,), ("norm",), c.norm_eps, stack=stack)
         self.mlp = Mlp(c, rngs, stack)
 
-    def __call__(self, x_BSD, table_BS2F, attend: Attend, state, drop: Callable):
+    def __call__(
+        self,
+        x_BSD: jax.Array,
+        table_BS2F: jax.Array,
+        attend: Attend,
+        state: object,
+        drop: Callable[[jax.Array, int], jax.Array],
+    ) -> tuple[jax.Array, object]:
         before, after = (_identity, _apply) if self.norm_after else (_apply, _identity)
         y_BSD, state = self.attn(before(self.attn_norm, x_BSD), table_BS2F, attend, state)
         x_BSD = x_BSD + drop(after(self.attn_norm, y_BSD), 0)
@@ -106,10 +115,10 @@ def _identity(norm, x):
 
 
 class Embedding(nnx.Module):
-    """Base rows (frozen by default, also the head when tied) and the rows of Molmo2's new tokens."""
+    """Token embedding: base rows (frozen by default, also the head if tied) and the rows of Molmo2's new tokens."""
 
-    def __init__(self, c: LlmConfig, rngs):
-        # 0.02 at 4B, as the reference; a small model whose head is tied to it could not reach large logits with that.
+    def __init__(self, c: LlmConfig, rngs: nnx.Rngs):
+        # 0.02 at 4B, like the reference. A small model with a tied head could not reach large logits with 0.02.
         self.base = param(rngs, (c.vocab, c.width), ("vocab", "embed"), std=c.width**-0.5, stack=None)
         self.new = param(rngs, (c.new_vocab, c.width), ("new_vocab", "embed"), std=0.02, stack=None)
 
@@ -117,22 +126,23 @@ class Embedding(nnx.Module):
     def __call__(self, tokens_BS: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """[B, S] tokens -> [B, S, D] in dtype, sharded as B_S_D.
 
-        No table travels: each device looks up its columns of its group's tokens, and the columns of a token come
-        together on the device that holds it. Of 8B, a device with 16,384 tokens receives 0.13 GB; the table has 1.2.
+        Devices exchange tokens and columns, not tables: each device looks up its columns for all tokens of its fsdp
+        group, and the device that holds a token receives all columns of it. At 8B a device with 16,384 tokens receives
+        0.13 GB; the table has 1.2 GB.
 
             fsdp 2    device 0 has tokens a b, columns 0-3        device 1 has tokens c d, columns 4-7
             look up   a b c d, columns 0-3                        a b c d, columns 4-7
             exchange  a b, columns 0-7                            c d, columns 0-7
 
-        Gradients come back the same way and are added up in float32, in the table's own shards.
+        Gradients return the same way and are summed in float32, in the table's shards.
         """
 
         def local(base_VD, new_VD, tokens_BS):
             tokens_BS = jax.lax.all_gather(tokens_BS, sharding.FSDP, axis=0, tiled=True)
             first = jax.lax.axis_index(sharding.TENSOR) * base_VD.shape[0]
-            # A token has a row in one table, on one device along tensor; elsewhere it adds zeros.
-            base_BSD = jax.lax.psum(_rows(base_VD, tokens_BS - first).astype(dtype), sharding.TENSOR)
-            x_BSD = base_BSD + _rows(new_VD, tokens_BS - self.base.shape[0]).astype(dtype)
+            # A token has a row in one table, on one device along tensor; the others add zeros.
+            base_BSD = jax.lax.psum(_take_rows(base_VD, tokens_BS - first).astype(dtype), sharding.TENSOR)
+            x_BSD = base_BSD + _take_rows(new_VD, tokens_BS - self.base.shape[0]).astype(dtype)
             return jax.lax.all_to_all(x_BSD, sharding.FSDP, split_axis=0, concat_axis=2, tiled=True)
 
         tables = [sharding.stored(p.axes, 2) for p in (self.base, self.new)]
@@ -141,9 +151,9 @@ class Embedding(nnx.Module):
         return mapped(self.base[...], self.new[...], tokens_BS)
 
 
-def _rows(table, ids):
-    """Rows of a table; zeros for ids that it does not have."""
-    ids = jnp.where(ids < 0, table.shape[0], ids)  # .at would count negatives from the end
+def _take_rows(table, ids):
+    """Rows of a table; zeros for ids outside of it."""
+    ids = jnp.where(ids < 0, table.shape[0], ids)  # .at counts negative indices from the end
     return table.at[ids].get(mode="fill", fill_value=0)
 
 
@@ -170,11 +180,16 @@ class Llm(nnx.Module):
         positions_BS: jax.Array,
         attend: Attend,
         *,
-        states=None,
+        states: Any = None,
         dropout_: Dropout | None = None,
         remat: str,
-    ):
-        """Embedded tokens -> (hidden states after the final norm, the layers' new states stacked)."""
+    ) -> tuple[jax.Array, Any]:
+        """Embedded tokens -> (hidden states after the final norm, the layers' new states, stacked).
+
+        Args:
+          states: the layer states that `attend` reads, stacked; None if it has none.
+          remat: a key of layers.REMAT.
+        """
         c = self.config
         plain = rope.rope_table(positions_BS, rope.inverse_frequencies(c.head_dim, c.rope_theta), 1.0)
         tables = [plain]

@@ -29,23 +29,23 @@ class Molmo2(nnx.Module):
         self.llm = Llm(c.llm, rngs)
 
     def embed(self, row: Row, run: RunConfig) -> jax.Array:
-        """[B, S, D]: token embeddings with pooled visual features added at their slots; texts alone cost no vision."""
+        """[B, S, D]: token embeddings plus visual tokens at their slots. A batch without visual tokens skips vision."""
         dtype = jnp.dtype(run.dtype)
         x_BSD = self.llm.embed(row["tokens"], dtype)
         if row["crops"].shape[1] == 0:  # a config without vision
             return x_BSD
 
-        def see(x_BSD):
+        def add_vision(x_BSD):
             features_BCPD = self.vit(row["crops"], dtype, remat=run.vit_remat, attention=run.attention)
             visual_BGD = self.connector(features_BCPD, row["pooling"])
             return add_visual_tokens(x_BSD, visual_BGD, row["visual_slots"])
 
-        # All devices decide alike: there are collectives inside.
+        # One decision for all devices: the branch has collectives.
         any_visual = jnp.any(row["visual_slots"] < row["tokens"].shape[1])
-        return jax.lax.cond(any_visual, see, lambda x_BSD: x_BSD, x_BSD)
+        return jax.lax.cond(any_visual, add_vision, lambda x_BSD: x_BSD, x_BSD)
 
     def hidden(self, x_BSD: jax.Array, row: Row, run: RunConfig, dropout_key: jax.Array | None = None) -> jax.Array:
-        """Final hidden states [B, S, D] of embedded rows; dropout where a key is given."""
+        """Final hidden states [B, S, D] of embedded rows, with dropout if there is a key."""
         vis = mask.row_visibility(row["visible_until"], row["image_group"], run.token_order)
 
         def attend(q, k, v, state):
@@ -59,17 +59,19 @@ class Molmo2(nnx.Module):
 
     def losses(self, row: Row, run: RunConfig, dropout_key: jax.Array | None = None) -> LossSums:
         """Weighted loss sums over the global batch (ops/loss.py)."""
-        return self.losses_of(self.embed(row, run), row, run, dropout_key)
+        return self.losses_from_embeddings(self.embed(row, run), row, run, dropout_key)
 
-    def losses_of(self, x_BSD, row: Row, run: RunConfig, dropout_key: jax.Array | None = None) -> LossSums:
-        """As `losses`, from embedded rows: what gradients with respect to tokens are taken of."""
+    def losses_from_embeddings(
+        self, x_BSD: jax.Array, row: Row, run: RunConfig, dropout_key: jax.Array | None = None
+    ) -> LossSums:
+        """`losses` of rows that are embedded already, for gradients with respect to the embedded tokens."""
         hidden_BSD = self.hidden(x_BSD, row, run, dropout_key)
         head = self.llm.output_embedding
         return loss_sums(hidden_BSD, head[...], head.axes, row["targets"], row["loss_weights"], chunk=run.loss_chunk)
 
 
 def logits(model: Molmo2, hidden_BSD: jax.Array) -> jax.Array:
-    """float32[B, S, V]. For decoding and tests; training never makes this array."""
+    """float32[B, S, V], for decoding and tests. Training never makes this array."""
     table_VD = jax.sharding.reshard(
         model.llm.output_embedding[...].astype(hidden_BSD.dtype), sharding.gathered(("vocab", "embed"))
     )

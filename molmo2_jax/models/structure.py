@@ -1,8 +1,8 @@
-"""The structure of a model: everything except its weights, which outside the model are a flat dict of names.
+"""The structure of a model: everything except its weights, which are a flat dict outside the model.
 
     {"llm/blocks/attn/q/w": array, "llm/blocks/attn/k/w": array, ...}
 
-Flat names are what parameter groups match, what gradients are taken of, and what checkpoints store.
+Parameter groups match these names, gradients have them, and checkpoints store them.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ class Structure:
     shapes: dict[str, tuple[int, ...]]
 
     def model(self, params: Params) -> Molmo2:
-        """The model with these weights. KeyError if one is missing."""
+        """The model with these weights. Raises KeyError for the first that is missing."""
         return nnx.merge(self.graph, jax.tree.unflatten(self.tree, [params[name] for name in self.shapes]))
 
     def layers(self, name: str) -> int | None:
-        """How many layers a stacked parameter has; None for one that is not stacked."""
+        """The number of layers of a stacked parameter; None if it is not stacked."""
         shape = self.shapes[name]
         return shape[0] if len(shape) > len(self.axes[name]) else None
 
@@ -42,7 +42,7 @@ class Structure:
         return sum(math.prod(shape) for shape in self.shapes.values())
 
     def abstract(self, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-        """float32 shapes with the sharding each parameter is stored with."""
+        """float32 shapes with the sharding that each parameter is stored with."""
         out = {}
         for name, shape in self.shapes.items():
             spec = sharding.stored(self.axes[name], len(shape))
@@ -51,7 +51,7 @@ class Structure:
 
 
 def structure(c: Molmo2Config) -> Structure:
-    """Structure of a model, without allocating it. Needs a mesh to be set (sharding.make_mesh)."""
+    """The structure of a model, without allocating it. Needs a mesh to be set (sharding.make_mesh)."""
     graph, state = nnx.split(nnx.eval_shape(lambda: Molmo2(c, nnx.Rngs(0))))
     named = {"/".join(path): p for path, p in nnx.to_flat_state(state)}
     tree = jax.tree.structure(state)
@@ -60,7 +60,7 @@ def structure(c: Molmo2Config) -> Structure:
 
 
 def tensor_dims(c: Molmo2Config) -> dict[str, tuple[int, str]]:
-    """The sizes of a model that are sharded over `tensor`, as `sharding.check_divides` takes them."""
+    """The sizes of a model that are sharded over `tensor`, in the form of `sharding.check_divides`."""
     sizes = {
         "llm heads": c.llm.heads,
         "llm kv_heads": c.llm.kv_heads,

@@ -1,7 +1,7 @@
-"""A linear map of an fsdp-sharded float32 parameter: gathered and cast on the way in, float32 gradients on the way out.
+"""A product with an fsdp-sharded float32 weight: the weight is cast and gathered, its gradient is summed in float32.
 
-Plain autodiff would reduce weight gradients over the mesh in the compute dtype. Here the gradient matmul accumulates
-and is reduced in float32 and lands in the parameter's own shards, scattered as it is summed.
+Plain autodiff would reduce weight gradients over the mesh in the compute dtype. Here the gradient matmul accumulates in
+float32, and one reduce-scatter sums the result over the mesh into the weight's shards.
 """
 
 import functools
@@ -20,9 +20,9 @@ def project(equation: str, x: jax.Array, w: jax.Array, axes: Sequence[str], out:
     """`einsum(equation, x, w)` in x's dtype, sharded as `out`.
 
     Args:
-      equation: "ti,io->to", where t, i and o are letters in that order: dimensions of tokens, of inputs, of outputs.
-      w: float32, stored as `sharding.stored(axes)`.
-      axes: logical axes of w; fsdp ones are gathered for the product.
+      equation: "ti,io->to", where t, i and o are letters in that order: dimensions of tokens, inputs and outputs.
+      w: float32, sharded as `sharding.stored(axes)`.
+      axes: logical axes of w; axes on fsdp are gathered for the product.
     """
     return _product(equation, x, w, axes, out)
 
@@ -36,7 +36,7 @@ def _gather(w, axes, dtype):
 
 
 def _forward(equation, x, w, axes, out):
-    # Not `project` itself: remat policies look at matmuls, and would see one opaque call.
+    # Not `project` itself: a remat policy needs to see the matmul, not one opaque call.
     return _product(equation, x, w, axes, out), (x, w)
 
 
@@ -53,8 +53,7 @@ project.defvjp(_forward, _backward)
 
 
 def _weight_gradient(x, dy, tokens: int, stored: P):
-    """Sum over all tokens of products of x's inputs and dy's outputs, sharded as `stored`."""
-
+    """sum_tokens(x inputs * dy outputs), sharded as `stored`."""
     merged, plain = (functools.partial(f, tokens=tokens) for f in (merged_sum, token_sum))
 
     def local(x, dy):
@@ -65,31 +64,31 @@ def _weight_gradient(x, dy, tokens: int, stored: P):
 
 
 def scattered_sum(sums: jax.Array, stored: P, over: Sequence[str] = sharding.TOKENS) -> jax.Array:
-    """Inside shard_map: the sum over the mesh axes `over` of a gradient that is whole over fsdp, as `stored`.
+    """Inside shard_map: sums a gradient, not sharded over fsdp, over the mesh axes `over` and shards it as `stored`.
 
-    Cut into shards as it is summed: a sum that is cut afterwards sends twice the bytes. XLA:TPU does so for each weight
-    of a layer as long as the shards have a dimension of their own, with at most one dimension before it. Else it pads
-    shards (256 rows to 280, 160 to 192) and permutes rows between devices to undo it, or sums first and cuts then.
+    A reduce-scatter: an all-reduce whose result is sliced sends twice the bytes. XLA:TPU keeps the reduce-scatter of
+    each weight of a layer if the shards have a dimension of their own, with at most one dimension before it. Otherwise
+    it pads shards (256 rows to 280, 160 to 192) and permutes rows between devices, or uses an all-reduce and a slice.
     """
     rest = tuple(over)
     if sharding.FSDP in stored:
-        at, ways = stored.index(sharding.FSDP), jax.lax.axis_size(sharding.FSDP)
+        at, shards = stored.index(sharding.FSDP), jax.lax.axis_size(sharding.FSDP)
         before, (size, *after) = sums.shape[:at], sums.shape[at:]
         merged = (math.prod(before),) if before else ()
-        sums = sums.reshape(*merged, ways, size // ways, *after)
+        sums = sums.reshape(*merged, shards, size // shards, *after)
         sums = jax.lax.psum_scatter(sums, sharding.FSDP, scatter_dimension=len(merged))
-        sums = sums.reshape(*before, size // ways, *after)
+        sums = sums.reshape(*before, size // shards, *after)
         rest = tuple(axis for axis in over if axis != sharding.FSDP)
     return jax.lax.psum(sums, rest)
 
 
 def token_sum(x: jax.Array, dy: jax.Array, tokens: int) -> jax.Array:
-    """float32[inputs, outputs] of [tokens, inputs] and [tokens, outputs]."""
+    """float32[inputs, outputs] from [tokens, inputs] and [tokens, outputs], which begin with `tokens` dimensions."""
     over = tuple(range(tokens))
     return jax.lax.dot_general(x, dy, ((over, over), ((), ())), preferred_element_type=jnp.float32)
 
 
 def merged_sum(x: jax.Array, dy: jax.Array, tokens: int) -> jax.Array:
-    """The same over one dimension of tokens. CPUs transpose x for several, slowly; TPUs would copy to merge them."""
+    """`token_sum` with one merged token dimension. With several, CPUs transpose x, slowly; TPUs copy to merge them."""
     x_TI, dy_TO = (a.reshape(math.prod(a.shape[:tokens]), -1) for a in (x, dy))
     return token_sum(x_TI, dy_TO, 1).reshape(x.shape[tokens:] + dy.shape[tokens:])

@@ -1,4 +1,4 @@
-"""Rotary positions in float32, half rotation (GPT-NeoX layout), with YaRN's stretched frequencies.
+"""Rotary position embedding in float32, half rotation (GPT-NeoX layout), with YaRN frequencies.
 
 x = [a | b], halves of a head vector:   rotate(x) = [a cos - b sin | b cos + a sin]
 """
@@ -23,9 +23,10 @@ class Yarn:
 
 
 def inverse_frequencies(head_dim: int, theta: float, yarn: Yarn | None = None) -> np.ndarray:
-    """float32[H/2]: radians per position of each pair. With YaRN low frequencies are divided by `factor`, high ones
-    are kept, and a linear ramp lies between the dimensions that turn beta_fast and beta_slow times in the original
-    context (public reference, llm.py:1135-1208).
+    """float32[H/2]: radians per position of each pair.
+
+    YaRN divides low frequencies by `factor` and keeps high ones, with a linear ramp between the dimensions that turn
+    beta_fast and beta_slow times in the original context (public reference, llm.py:1135-1208).
     """
     plain = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     if yarn is None:

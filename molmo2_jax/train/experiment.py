@@ -1,4 +1,4 @@
-"""Loading an experiment: a Python file whose `get_config` returns the training config."""
+"""Experiments: Python files whose `get_config` returns the training config. Loading one, and training from it."""
 
 import importlib.util
 import pathlib
@@ -8,6 +8,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from data_pipelines.config import ConfigError
+from molmo2_jax.train import distributed, loop
+from molmo2_jax.train.config import TrainConfig, read
 
 
 def load_config(experiment: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -32,3 +34,26 @@ def load_config(experiment: str, overrides: Mapping[str, Any] | None = None) -> 
         message = str(error.args[0]).partition(" Other fields present")[0]  # the library lists the whole config
         raise ConfigError(f"{experiment}: {message}") from error
     return config.unlock()
+
+
+def read_experiment(config: str | ConfigDict | TrainConfig, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """A checked config, from an experiment file as of `load_config` (then with overrides) or from a config."""
+    if isinstance(config, str):
+        config = load_config(config, overrides)
+    elif overrides:
+        raise ConfigError("overrides go with an experiment file; change a config directly")
+    return config if isinstance(config, TrainConfig) else read(config.to_dict())
+
+
+def train(
+    config: str | ConfigDict | TrainConfig, workdir: str | pathlib.Path, overrides: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+    """Trains to the config's last step, or continues from the last checkpoint in `workdir`; returns the workdir.
+
+    Raises:
+      ConfigError, RecordError and what else `train.loop.train` raises.
+    """
+    distributed.start()  # before anything asks for a device
+    with distributed.fail_together():
+        loop.train(read_experiment(config, overrides), workdir)
+    return pathlib.Path(workdir)

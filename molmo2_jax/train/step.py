@@ -78,7 +78,7 @@ def make_step(
       schedules: the learning rate of each group, for the metrics.
     """
 
-    # Named scopes tell `molmo2 aot` what an operation belongs to; those of the model stand in its own modules.
+    # By these named scopes, and by those of the model's modules, `molmo2 aot` reports the step in parts.
     @jax.named_scope("optimizer")
     def step(state: State, rows: Row) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -86,7 +86,8 @@ def make_step(
         weight = jnp.where(weight > 0, weight, 1.0)  # a batch without loss weights changes nothing
 
         def loss_of(trainable: Params, rows: Row, key: jax.Array) -> tuple[jax.Array, LossSums]:
-            sums = s.model(trainable | state.frozen).losses(rows, run, key)
+            with jax.named_scope("model"):
+                sums = s.model(trainable | state.frozen).losses(rows, run, key)
             with jax.named_scope("loss"):
                 return (sums.cross_entropy + z_loss * sums.z) / weight, sums
 

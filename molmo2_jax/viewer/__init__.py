@@ -1,6 +1,6 @@
 """The page of `molmo2 inspect`: packed rows, drawn from their arrays alone, in one self-contained HTML file.
 
-Start with page.py: `write_page` takes rows, reads them and writes the file.
+Start with page.py: `render_page` reads rows and gives the page as text.
 
     row_reader.py        a row's arrays -> its examples, branches, pictures, subtitles and supervised answers
     player_data.py       what the page's player shows of an example: pictures, points and tracks, subtitles

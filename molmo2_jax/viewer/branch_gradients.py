@@ -77,7 +77,7 @@ def gradient_tables(setup: Setup, rows: list[Mapping[str, np.ndarray]]) -> list[
         @jax.jit
         def token_gradients(row):
             def loss(x_BSD):
-                return model.losses_of(x_BSD, row, run).cross_entropy
+                return model.losses_from_embeddings(x_BSD, row, run).cross_entropy
 
             return abs(jax.grad(loss)(model.embed(row, run))).max(-1)
 

@@ -38,8 +38,7 @@ PLACEHOLDER = re.compile(r"<!--([A-Z]+)-->")
 ExampleNames = Sequence[Mapping[str, str | None]]
 
 
-def write_page(
-    path: str | Path,
+def render_page(
     *,
     rows: Sequence[dict[str, np.ndarray]],
     tok: Tokenizer,
@@ -48,11 +47,10 @@ def write_page(
     answers: Sequence[Answer] = (),
     gradients: Sequence[GradientTable] = (),
     vision_shards: int = 1,
-) -> None:
-    """Writes a self-contained page of packed rows and, if there are any, of generated answers next to annotated ones.
+) -> str:
+    """A self-contained HTML page of packed rows and, if there are any, of generated answers next to annotated ones.
 
     Args:
-      path: the HTML file; its folder is created.
       rows: arrays of packing/schema.py without the batch dimension, see `unbatch`.
       tok: the tokenizer that made the rows.
       title: see `page_title`.
@@ -62,7 +60,7 @@ def write_page(
       vision_shards: the number of equal parts of a row's crops.
 
     Raises:
-      ValueError: no packer writes such a row, or the names do not match its examples. Nothing is written then.
+      ValueError: no packer writes such a row, or the names do not match its examples.
     """
     data = page_data(rows, tok, examples, answers, vision_shards)
     tables = "".join(
@@ -77,7 +75,11 @@ def write_page(
         "DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
         "SCRIPT": bundle(STATIC, "page.js"),
     }
-    page = PLACEHOLDER.sub(lambda found: fills[found[1]], _read_static("page.html"))
+    return PLACEHOLDER.sub(lambda found: fills[found[1]], _read_static("page.html"))
+
+
+def write_page(path: str | Path, page: str) -> None:
+    """Writes a page to an HTML file, whose folder is created."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8", errors="replace")
@@ -130,7 +132,7 @@ def page_data(
     answers: Sequence[Answer] = (),
     vision_shards: int = 1,
 ) -> dict:
-    """Everything that the page's script draws, as JSON values. For the arguments see `write_page`.
+    """Everything that the page's script draws, as JSON values. For the arguments see `render_page`.
 
     rows         see `row_data`
     datasets     see `dataset_totals`

@@ -4,6 +4,6 @@ Start with source.py. A `ParameterSource` names its parameters and reads one lay
 them into the shards of a mesh. The sources are orbax_files.py (`ParamFiles`) and hf/source.py (`HfSource`).
 
     init_from.py          what a training run starts from, one source for each group of parameters
-    checkpoint_files.py   what lies in a checkpoint's folder, and reading all of its parameters
+    checkpoint_files.py   the folders of a checkpoint, and restoring all of its parameters
     convert.py            Hugging Face directory <-> Orbax checkpoint, tensor by tensor
 """

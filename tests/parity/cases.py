@@ -1,7 +1,7 @@
-"""Small models of every kind, their weights, and rows of every medium: what both sides of the parity suite are given.
+"""Small models of every kind, their weights, and rows of every medium: the inputs of both sides of the parity suite.
 
-Small are widths and vocabulary; grouped queries, heads * head_dim != width, YaRN on some layers, two feature layers in
-falling order, 128 new rows and 378x378 crops of 729 patches are as in the released models.
+Only widths and vocabulary are small. Grouped queries, heads * head_dim != width, YaRN on some layers, two feature
+layers in descending order, 128 new rows and 378x378 crops of 729 patches are as in the released models.
 """
 
 import dataclasses
@@ -13,20 +13,35 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_pipelines.media import crops
-from data_pipelines.packing.schema import PATCHES, RowShape, empty_row
+from data_pipelines.media.crops import PATCHES
+from data_pipelines.packing.schema import RowShape, empty_row
 from data_pipelines.sequence import message_tree, visual_tokens
+from data_pipelines.sequence.view_config import ViewConfig
 from data_pipelines.text.tokenizer import SPECIAL_TOKENS
 from molmo2_jax.models.config import TINY, ConnectorConfig, LlmConfig, Molmo2Config
 from molmo2_jax.ops.rope import Yarn
 
 MEDIA = ("text", "image", "images", "video")  # the rows of our batch, in this order
-BATCH = MEDIA[:3]  # of theirs: transformers takes images or videos, not both
-TILINGS = {"text": [], "image": [(2, 1)], "images": [(1, 1), (1, 2)], "video": []}
+BATCH = MEDIA[:3]  # of transformers, which takes images or videos, not both
+CROP_GRIDS = {"text": [], "image": [(2, 1)], "images": [(1, 1), (1, 2)], "video": []}
 TIMES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.4)  # of the video's frames
-SHAPE = RowShape(tokens=1024, crops=8, pooled=910, shards=1)  # of every row, so that one program serves them all
+SHAPE = RowShape(seq_len=1024, crops=8, pooled=910)  # of every row, so that all share one program
+VIEW = ViewConfig(
+    frame_sampling="uniform_last_frame",
+    max_frames=8,
+    fps=2.0,
+    timestamps="per-frame-compact",
+    subtitles="ignore",
+    max_subtitle_tokens=None,
+    max_crops=8,
+    high_res_crops=24,
+    max_images=5,
+    frame_tokens="im",
+    image_groups="example",
+)
 
-# Softmax does not see a constant added to all keys of a query: these gradients are rounding.
-SILENT = {"vit/blocks/attn/k/b", "connector/k/b"}
+# Softmax ignores a constant added to all keys of a query: these gradients are rounding errors.
+ZERO_GRADIENTS = {"vit/blocks/attn/k/b", "connector/k/b"}
 
 
 def _kind(name: str, **llm) -> Molmo2Config:
@@ -68,7 +83,7 @@ KINDS = {c.name: c for c in (_kind("qwen3_tied"), _kind("qwen3_untied", tied=Fal
 
 
 def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """Weights drawn for each name, ours or theirs, by itself, so that kinds share what they have in common.
+    """Weights drawn for each name separately (of either naming), so that kinds share the parameters they both have.
 
     Large enough that no softmax is flat, no norm's scale is 1 and no bias 0.
     """
@@ -80,17 +95,17 @@ def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     return out
 
 
-def talkative(numbers: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A model's weights with sharper attention and with layers that outweigh the embedding they start from.
+def varied(weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A model's weights with sharper attention and with layers that outweigh the embedding.
 
-    As drawn, greedy answers end in saying one token for ever, which would prove little.
+    With the weights as drawn, greedy answers end by repeating one token, which would prove little.
     """
     factors = {"llm/embed/base": 0.1} | {f"llm/blocks/attn/{x}_norm/scale": 3.0 for x in "qk"}
-    return dict(numbers) | {name: np.float32(factor) * numbers[name] for name, factor in factors.items()}
+    return dict(weights) | {name: np.float32(factor) * weights[name] for name, factor in factors.items()}
 
 
 class Tokens:
-    """Stands for a tokenizer of 320 base tokens: the special tokens at their true offsets, text letter by letter."""
+    """Stands for a tokenizer of 320 base tokens: special tokens at their true offsets, text byte by byte."""
 
     vocab_size = 320
 
@@ -103,7 +118,7 @@ class Tokens:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-    """A row without batch dimension, and how much of it is used."""
+    """A row without batch dimension, and how many of its tokens, crops and visual tokens are used."""
 
     row: dict[str, np.ndarray]
     tokens: int
@@ -113,9 +128,9 @@ class Case:
 
 @functools.cache
 def case(medium: str, answered: bool) -> Case:
-    """Two questions about a medium, one after the other; the second is to be answered where not `answered`."""
+    """Two questions about a medium, one after the other; the second has no answer unless `answered`."""
     tok = Tokens()
-    visual, pooling, crops = _look(medium, tok)
+    visual, pooling, pixels = _visual_input(medium, tok)
     turns = [
         message_tree.Turn(
             message_tree.ROOT, tok.encode(f"{medium}: where is it?"), tok.encode("on the left"), None, 1.0
@@ -127,40 +142,37 @@ def case(medium: str, answered: bool) -> Case:
     never = [tok.special(name) for name in visual_tokens.VISUAL]
     example = message_tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
     row = empty_row(SHAPE)
-    for name, part in ({"crops": crops, "pooling": pooling} | dataclasses.asdict(example)).items():
+    for name, part in ({"crops": pixels, "pooling": pooling} | dataclasses.asdict(example)).items():
         row[name][: len(part)] = part
-    return Case(row, len(example.tokens), len(crops), len(pooling))
+    return Case(row, len(example.tokens), len(pixels), len(pooling))
 
 
 def batch(cases: Sequence[Case]) -> dict[str, np.ndarray]:
     return {name: np.stack([case.row[name] for case in cases]) for name in cases[0].row}
 
 
-def _look(medium: str, tok: Tokens) -> tuple[visual_tokens.VisualTokens, np.ndarray, np.ndarray]:
-    """What stands between BOS and the first question, int32[g, 9] pooling, uint8[c, 729, 588] crops."""
+def _visual_input(medium: str, tok: Tokens) -> tuple[visual_tokens.VisualTokens, np.ndarray, np.ndarray]:
+    """The tokens between BOS and the first question, int32[g, 9] pooling, uint8[c, 729, 588] crops."""
     rng = np.random.Generator(np.random.PCG64(MEDIA.index(medium)))
 
-    def pixels(*size):
+    def noise(*size):
         return rng.integers(0, 256, (*size, 3), np.uint8)
 
     if medium == "video":
-        crops = np.stack([crops.frame_crop(pixels(50, 60)) for _ in TIMES])
-        options = {"frame_tokens": "im", "image_groups": "example", "timestamps": "per-frame-compact"}
-        visual = visual_tokens.video_layout(TIMES, tok, **options).tokens(tok)
-        return visual, crops.frame_pooling(len(TIMES)), crops
+        frames = np.stack([crops.frame_crop(noise(50, 60)) for _ in TIMES])
+        visual = visual_tokens.video_layout(TIMES, None, tok, VIEW).tokens(tok)
+        return visual, crops.frame_pooling(len(TIMES)), frames
     if medium == "text":
         return visual_tokens.NoVisual().tokens(tok), np.empty((0, 9), np.int32), np.empty((0, 729, 588), np.uint8)
-    tokens, groups, pooling, crops = [], [], [], []
-    for number, crop_grid in enumerate(TILINGS[medium], 1):
+    tokens, groups, pooling, images = [], [], [], []
+    for number, crop_grid in enumerate(CROP_GRIDS[medium], 1):
         name = tok.encode(f"Image {number}") if medium == "images" else []
-        visual, patches = (
-            visual_tokens.images_layout([crop_grid], tok, "example").tokens(tok),
-            crops.image_pooling(crop_grid),
-        )
+        visual = visual_tokens.images_layout([crop_grid], tok, VIEW.image_groups).tokens(tok)
+        patches = crops.image_pooling(crop_grid)
         tokens += [*name, *visual.tokens]
         groups += [0] * len(name) + [1] * len(visual.tokens)  # all images of an example are one group
-        pooling.append(np.where(patches < 0, patches, patches + PATCHES * sum(map(len, crops))))
-        crops.append(crops.image_crops(pixels(300, 200 + 100 * number), crop_grid))
+        pooling.append(np.where(patches < 0, patches, patches + PATCHES * sum(map(len, images))))
+        images.append(crops.image_crops(noise(300, 200 + 100 * number), crop_grid))
     slots = np.flatnonzero(np.array(tokens) == tok.special("<im_patch>"))
     visual = visual_tokens.VisualTokens(np.array(tokens, np.int32), slots.astype(np.int32), np.array(groups, np.int32))
-    return visual, np.concatenate(pooling), np.concatenate(crops)
+    return visual, np.concatenate(pooling), np.concatenate(images)

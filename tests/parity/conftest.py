@@ -1,30 +1,28 @@
-"""What every comparison with transformers needs: a torch that computes alike everywhere, a torchvision that imports."""
+"""Setup of every comparison with transformers: reproducible torch kernels, and a torchvision that can be imported."""
 
+import importlib
 import json
 import os
 
-# torch's plain kernels. Those for AVX fuse multiplication and addition, so that a resize meets the middle between two
-# bytes at other places than on a machine without them: 129 of the 53 million bytes of 28 photographs are off by one.
+# torch's plain kernels. Its AVX kernels fuse multiplication and addition, so that a resize rounds some values between
+# two bytes differently: 129 of the 53 million bytes of 28 photographs are off by one.
 os.environ["ATEN_CPU_CAPABILITY"] = "default"
 
 import pytest
 import torch
 
-from tests.parity.vllm import sitecustomize  # noqa: F401  before transformers, which imports torchvision
-
-# isort: split
-from transformers import AutoProcessor
-
 from molmo2_jax.weights.hf.processor import ProcessorSettings, write_processor
 from tests.parity.photos import save_photos
 
-# Threads of torch wait for each other by spinning: beside other work on few cores they cost ten times what they do.
+importlib.import_module("tests.parity.vllm.sitecustomize")  # before any test imports transformers, hence torchvision
+
+# torch's threads wait by spinning: on a few shared cores they cost ten times what they compute.
 torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def processor_folder(tokenizer, tmp_path_factory):
-    """A directory with our files: Qwen3's tokenizer, values as released; a config.json beside them."""
+    """A directory with our files: Qwen3's tokenizer, values as released; a config.json next to them."""
     folder = tmp_path_factory.mktemp("processor")
     write_processor(folder, tokenizer, ProcessorSettings(max_crops=8, max_frames=384, fps=2.0, frame_tokens="im"))
     (folder / "config.json").write_text(json.dumps({"model_type": "molmo2"}))
@@ -33,7 +31,9 @@ def processor_folder(tokenizer, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def processor(processor_folder):
-    """transformers' processor, loaded from them."""
+    """transformers' processor, loaded from this directory."""
+    from transformers import AutoProcessor
+
     return AutoProcessor.from_pretrained(processor_folder)
 
 
@@ -45,9 +45,9 @@ def photos(street_video, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_resize():
-    """torch has several: on one thread it adds the four pixels up in another order, as with AVX (see above).
+    """Makes torch use one of its several resizes: on one thread it adds the four pixels in another order, as with AVX.
 
-    Then up to 7 of 10,000 bytes of a photograph are one less or more; with these settings not one in 25 million.
+    Then up to 7 of 10,000 bytes of a photograph are off by one; with these settings, not one of 25 million.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(2)

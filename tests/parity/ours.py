@@ -1,4 +1,4 @@
-"""Our side of the parity suite: one program a model, which gives every sub-module's output, the loss and gradients."""
+"""Our side of the parity suite: one program per model computes every sub-module's output, the loss and gradients."""
 
 import contextlib
 import functools
@@ -21,25 +21,25 @@ from tests.parity import cases
 Z_LOSS = 1e-4
 
 
-def place(s: Structure, numbers: Mapping[str, np.ndarray]) -> parameters.Params:
-    targets = {name: a.sharding for name, a in s.abstract(mesh()).items()}
-    return {name: jax.device_put(numbers[name], targets[name]) for name in s.shapes}
+def put_on_mesh(s: Structure, weights: Mapping[str, np.ndarray]) -> parameters.Params:
+    shardings = {name: a.sharding for name, a in s.abstract(mesh()).items()}
+    return {name: jax.device_put(weights[name], shardings[name]) for name in s.shapes}
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[dict]:
-    """While this is open, sub-modules leave what they return in the dict, as forward hooks would.
+def record_outputs() -> Iterator[dict]:
+    """Within this context, sub-modules store their outputs in the dict, as forward hooks do.
 
-    A decoder block is run by a scan, which hands on its state alone: here its output is its state.
+    Decoder blocks run in a scan, which returns only their states: here a block's state is its output.
     """
-    seen = {}
+    outputs = {}
 
-    def keep(cls, name):
+    def record(cls, name):
         run = cls.__call__
 
         def call(self, *args, **kwargs):
-            seen[name] = run(self, *args, **kwargs)
-            return seen[name]
+            outputs[name] = run(self, *args, **kwargs)
+            return outputs[name]
 
         return mock.patch.object(cls, "__call__", call)
 
@@ -50,10 +50,10 @@ def watched() -> Iterator[dict]:
         return x_BSD, x_BSD
 
     with (
-        keep(llm.Llm, "llm"),
+        record(llm.Llm, "llm"),
         mock.patch.object(llm.Block, "__call__", block),
     ):
-        yield seen
+        yield outputs
 
 
 def everything(s: Structure, params: parameters.Params, row) -> tuple[dict, jax.Array, parameters.Params]:
@@ -61,20 +61,20 @@ def everything(s: Structure, params: parameters.Params, row) -> tuple[dict, jax.
 
     def loss(params):
         model = s.model(params)
-        with watched() as seen:
+        with record_outputs() as outputs:
             x = model.embed(row, RUN)
-            sums = model.losses_of(x, row, RUN)
-        # What `embed` computes in a branch of its own, from which nothing can be watched.
-        seen["features"] = model.vit(
+            sums = model.losses_from_embeddings(x, row, RUN)
+        # `embed` computes these in a branch of its own, from which nothing can be recorded.
+        outputs["features"] = model.vit(
             row["crops"], jax.numpy.dtype(RUN.dtype), remat=RUN.vit_remat, attention=RUN.attention
         )
-        seen["visual"] = model.connector(seen["features"], row["pooling"])
-        return (sums.cross_entropy + Z_LOSS * sums.z) / sums.weight, seen | {"embedded": x}
+        outputs["visual"] = model.connector(outputs["features"], row["pooling"])
+        return (sums.cross_entropy + Z_LOSS * sums.z) / sums.weight, outputs | {"embedded": x}
 
-    (value, seen), grads = jax.value_and_grad(loss, has_aux=True)(params)
-    seen["norm"], blocks = seen.pop("llm")
-    seen |= {f"block {layer}": x for layer, x in enumerate(blocks)}
-    return seen | {"logits": logits(s.model(params), seen["norm"])}, value, grads
+    (value, outputs), grads = jax.value_and_grad(loss, has_aux=True)(params)
+    outputs["norm"], blocks = outputs.pop("llm")
+    outputs |= {f"block {layer}": x for layer, x in enumerate(blocks)}
+    return outputs | {"logits": logits(s.model(params), outputs["norm"])}, value, grads
 
 
 @functools.cache
@@ -82,7 +82,7 @@ def results(kind: str) -> tuple[dict[str, np.ndarray], float, dict[str, np.ndarr
     """`everything` of the drawn weights of a kind, for one row of each of cases.MEDIA."""
     s = structure(cases.KINDS[kind])
     rows = cases.batch([cases.case(medium, True) for medium in cases.MEDIA])
-    return run(everything, s, place(s, cases.weights(s.shapes)), rows)
+    return run(everything, s, put_on_mesh(s, cases.weights(s.shapes)), rows)
 
 
 def scores(s: Structure, params: parameters.Params, row) -> jax.Array:
@@ -97,6 +97,6 @@ def _program(function: Callable, c: Molmo2Config):
 
 
 def run(function: Callable, s: Structure, params: parameters.Params, rows: Mapping[str, np.ndarray]):
-    """function(structure, params, rows), compiled once an architecture, as numpy."""
+    """function(structure, params, rows), compiled once per architecture, as numpy."""
     with jax.set_mesh(mesh()):
         return jax.tree.map(np.asarray, _program(function, s.config)(params, sharding.put_rows(rows, mesh())))

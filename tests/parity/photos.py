@@ -1,4 +1,4 @@
-"""Photographs: frames of the street clip, cut and stored in every way that matters."""
+"""Photographs: frames of the street clip in various sizes, color modes, formats and orientations."""
 
 import pathlib
 

@@ -74,7 +74,7 @@ def around(vit: VitConfig = TINY.vit, llm: LlmConfig = TINY.llm) -> Molmo2Config
 
 def loaded(s: Structure, folder) -> Params:
     """A base model's parameters, and zeros for what it does not have."""
-    return ours.place(s, {n: np.zeros(shape) for n, shape in s.shapes.items()} | read_all(source(folder)))
+    return ours.put_on_mesh(s, {n: np.zeros(shape) for n, shape in s.shapes.items()} | read_all(source(folder)))
 
 
 @pytest.mark.parametrize("base", LLMS)
@@ -85,7 +85,7 @@ def test_a_base_language_model_gives_the_logits_it_gives_in_transformers(base, t
     model.save_pretrained(tmp_path)
     assert source(tmp_path).model.llm == expected
 
-    row = empty_row(RowShape(TOKENS, 0, 0, shards=1))
+    row = empty_row(RowShape(TOKENS, 0, 0))
     row["tokens"] = np.random.default_rng(0).integers(0, 320, TOKENS, np.int32)
     row |= {"positions": np.arange(TOKENS, dtype=np.int32), "visible_until": np.full(TOKENS, TOKENS, np.int32)}
     s = structure(around(llm=dataclasses.replace(expected, new_vocab=cases.KINDS["olmo3"].llm.new_vocab)))
@@ -121,5 +121,5 @@ def test_a_base_vision_model_gives_the_hidden_states_of_two_layers(base, tmp_pat
         given = {"pixel_values": pixels, "pixel_attention_mask": mask, "spatial_shapes": shapes}
     with torch.no_grad():
         hidden = model(**given, output_hidden_states=True).hidden_states
-    want = torch.cat([hidden[3], hidden[1]], -1).numpy()  # behind the embeddings, which are the first
+    want = torch.cat([hidden[3], hidden[1]], -1).numpy()  # the first hidden states are the embeddings
     np.testing.assert_allclose(got[0], want, rtol=0, atol=2e-5 * np.abs(want).max())

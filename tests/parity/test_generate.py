@@ -15,7 +15,7 @@ from tests.parity import cases, ours, theirs
 
 NEW = 48
 KINDS = ("qwen3_tied", "olmo3")  # the head that distinguishes the third is a matter of logits
-GREEDY = {"temperature": 0.0, "top_p": 1.0, "eos": -1, "run": RUN}  # an EOS that does not come
+GREEDY = {"temperature": 0.0, "top_p": 1.0, "eos": -1, "run": RUN}  # an EOS that is never generated
 
 
 @functools.cache
@@ -24,7 +24,7 @@ def our_tokens(kind: str) -> dict[str, np.ndarray]:
     s = structure(cases.KINDS[kind])
     prompts = [cases.case(medium, answered=False) for medium in cases.MEDIA]
     with jax.set_mesh(mesh()):
-        model = s.model(ours.place(s, cases.talkative(cases.weights(s.shapes))))
+        model = s.model(ours.put_on_mesh(s, cases.varied(cases.weights(s.shapes))))
         row = sharding.put_rows(cases.batch(prompts), mesh())
         lengths = jax.device_put(np.int32([case.tokens for case in prompts]), jax.NamedSharding(mesh(), sharding.B))
         state = prefill(model, row, lengths, jax.random.key(0), max_new=NEW, **GREEDY)
@@ -35,8 +35,8 @@ def our_tokens(kind: str) -> dict[str, np.ndarray]:
 
 @functools.cache
 def their_tokens(kind: str, media: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """(int64[B, NEW] tokens, float32[B, NEW] by how many standard deviations their logits lead all others)."""
-    model = theirs.loaded(kind, change=cases.talkative)[0]
+    """(int64[B, NEW] tokens, float32[B, NEW] lead of their logits over the second best, in standard deviations)."""
+    model = theirs.loaded(kind, change=cases.varied)[0]
     given = theirs.inputs(media, answered=False)
     options = {"max_new_tokens": NEW, "do_sample": False, "pad_token_id": 0}
     out = model.generate(**given, **options, output_logits=True, return_dict_in_generate=True)
@@ -50,7 +50,7 @@ def their_tokens(kind: str, media: tuple[str, ...]) -> tuple[np.ndarray, np.ndar
 def test_greedy_tokens_are_those_of_transformers(kind, medium):
     (want,), (lead,) = their_tokens(kind, (medium,))
     assert len(want) == NEW and len(np.unique(want)) > NEW // 2  # a model that repeats itself would prove little
-    assert lead.min() > 1e-3  # far more than what both sides differ by
+    assert lead.min() > 1e-3  # far more than the difference between the two sides
     np.testing.assert_array_equal(our_tokens(kind)[medium], want)
 
 

@@ -1,8 +1,8 @@
-"""Our prompts against transformers' Molmo2Processor, loaded from the files we write: strings, tokens, views, pooling.
+"""Our prompts compared with transformers' Molmo2Processor, loaded from our files: text, tokens, crops, pooling.
 
-Images are given to it as its `load_image` reads files: upright, RGB, without alpha. Frames of a video are the same for
-both: transformers 5.23 would take the frames 0, n/k, 2n/k, ... and never the last one, where the released models'
-processors and our data code take the last one, too.
+Its images are as its `load_image` reads them: upright, RGB, without alpha. Both sides get the same frames of a video:
+transformers 5.23 would sample frames 0, n/k, 2n/k, ... and never the last one, whereas the processors of the released
+models and data_pipelines include the last one.
 """
 
 import dataclasses
@@ -29,8 +29,8 @@ QUESTION = "Point to the cyclists.\nHow many are there? 你好 "
 pytestmark = pytest.mark.usefixtures("one_resize")
 
 
-class Seen:
-    """A described prompt with its arrays and views."""
+class LaidOut:
+    """A described prompt with its arrays and crops."""
 
     def __init__(self, example, tokenizer):
         vars(self).update(vars(example) | vars(example.lay_out(tokenizer, 1.0)))
@@ -41,23 +41,23 @@ class Seen:
 
 
 @pytest.fixture(scope="session")
-def config(data_config):
-    return data_config(seq_len=16_384, crops=64, pooled=16_384)
+def view(data_config):
+    return data_config().view
 
 
 @pytest.fixture(scope="session")
-def ask(tokenizer, config):
-    """Our example of a prompt about images, or about nothing."""
+def ask(tokenizer, view):
+    """Our example of a prompt about images, or without media."""
 
     def ask(*paths):
         media = tuple(open_image(Location.of(path)) for path in paths)
-        return Seen(describe_prompt(QUESTION, media, tokenizer, config), tokenizer)
+        return LaidOut(describe_prompt(QUESTION, media, tokenizer, view), tokenizer)
 
     return ask
 
 
-def said(*images, text=QUESTION):
-    """A message of the user about images, as transformers' chat templates are given them."""
+def user_message(*images, text=QUESTION):
+    """A message of the user about images, in the form that transformers' chat templates take."""
     parts = [{"type": "image", "image": load_image(str(path))} for path in images]
     return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
 
@@ -75,7 +75,7 @@ def process(processor, messages, **options):
 
 
 def agree(tokenizer, ours, theirs, kind, side):
-    """One example is what transformers makes of one prompt; `kind` and `side` say which views and pooling windows."""
+    """Asserts that an example equals transformers' inputs; `kind`: of the media, `side`: of the pooling windows."""
     suffix = {"image": "", "video": "_videos"}[kind]
     assert theirs["input_ids"].tolist() == [ours.tokens.tolist()]
     assert theirs["mm_token_type_ids"].tolist() == [ours.image_group.tolist()]
@@ -84,11 +84,11 @@ def agree(tokenizer, ours, theirs, kind, side):
     pooling = ours.pooling()
     assert theirs[f"{kind}_token_pooling"].tolist() == pooling[:, : side**2].tolist()
     assert (pooling[:, side**2 :] == -1).all()
-    same_views(np.stack(list(ours.crops())), theirs[f"pixel_values{suffix}"])
+    same_crops(np.stack(list(ours.crops())), theirs[f"pixel_values{suffix}"])
 
 
-def same_views(ours, theirs):
-    """uint8 views against float32 ones that were normalised from bytes: not one of them differs."""
+def same_crops(ours, theirs):
+    """Asserts that uint8 crops equal float32 ones, which were normalised from bytes."""
     assert (ours.shape, theirs.dtype) == (theirs.shape, np.float32)
     assert np.abs(theirs - (ours.astype(np.float32) / 255 * 2 - 1)).max() < 1e-6
 
@@ -97,7 +97,7 @@ def same_views(ours, theirs):
 
 
 def test_text_alone(processor, ask):
-    theirs = process(processor, [said()])
+    theirs = process(processor, [user_message()])
     assert theirs["input_ids"].tolist() == [ask().tokens.tolist()]
     assert not theirs["mm_token_type_ids"].any()
 
@@ -105,7 +105,7 @@ def test_text_alone(processor, ask):
 @pytest.mark.parametrize("name", PHOTOS)
 def test_a_photograph(processor, tokenizer, ask, photos, name):
     ours = ask(photos[name])
-    theirs = process(processor, [said(photos[name])])
+    theirs = process(processor, [user_message(photos[name])])
     agree(tokenizer, ours, theirs, "image", side=2)
     (plan,) = ours.media
     assert theirs["image_grids"].tolist() == [[n for grid in crops.token_grids(plan.crop_grid) for n in grid]]
@@ -114,18 +114,18 @@ def test_a_photograph(processor, tokenizer, ask, photos, name):
 
 def test_three_images(processor, tokenizer, ask, photos):
     paths = [photos[name] for name in ("tall.jpg", "grey.png", "wide.jpg")]
-    agree(tokenizer, ask(*paths), process(processor, [said(*paths)]), "image", side=2)
+    agree(tokenizer, ask(*paths), process(processor, [user_message(*paths)]), "image", side=2)
 
 
 @pytest.mark.parametrize("frame_tokens", visual_tokens.FRAME_TOKENS)
-def test_a_video_of_eight_frames(processor, tokenizer, config, street_video, monkeypatch, frame_tokens):
-    cfg = dataclasses.replace(config, frame_tokens=frame_tokens)
+def test_a_video_of_eight_frames(processor, tokenizer, view, street_video, monkeypatch, frame_tokens):
+    view = dataclasses.replace(view, frame_tokens=frame_tokens)
     media = (open_video(Location.of(street_video), (0.0, 3.4)),)
-    ours = Seen(describe_prompt(QUESTION, media, tokenizer, cfg), tokenizer)
+    ours = LaidOut(describe_prompt(QUESTION, media, tokenizer, view), tokenizer)
     (plan,) = ours.media
     assert len(plan.times) == 8 and plan.times[-1] == 3.4
     monkeypatch.setattr(processor, "use_frame_special_tokens", frame_tokens == "frame")
-    # The clip has 25 frames a second and both write a time with one digit, so that an index tells it.
+    # The clip has 25 frames per second and both sides write times with one digit, so an index determines the text.
     metadata = {"total_num_frames": 250, "fps": 25.0, "frames_indices": [round(25 * time) for time in plan.times]}
     frames = np.stack(list(decode_frames(street_video, plan.times)))
     template = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTION}]}]
@@ -139,26 +139,29 @@ def test_a_video_of_eight_frames(processor, tokenizer, config, street_video, mon
 def test_a_batch_of_unequal_lengths_is_padded_on_the_left(processor, tokenizer, ask, photos):
     prompts = [(), (photos["small.png"],), (photos["wide.jpg"], photos["grey.png"])]
     examples = list(itertools.starmap(ask, prompts))
-    theirs = process(processor, [[said(*images)] for images in prompts])
+    theirs = process(processor, [[user_message(*images)] for images in prompts])
     longest = max(example.n_tokens for example in examples)
     assert theirs["input_ids"].shape == (3, longest)
     for example, ids, mask in zip(examples, theirs["input_ids"], theirs["attention_mask"], strict=True):
         padding = longest - example.n_tokens
         assert ids.tolist() == [tokenizer.special("<|endoftext|>")] * padding + example.tokens.tolist()
         assert mask.tolist() == [0] * padding + [1] * example.n_tokens
-    same_views(np.concatenate([list(e.crops()) for e in examples[1:]]), theirs["pixel_values"])
-    # Patches are counted on through the batch there, from every example's own start here.
-    crops = np.cumsum([0] + [example.n_crops for example in examples])
-    ours = [np.where(e.pooling() < 0, -1, e.pooling() + 729 * crop) for e, crop in zip(examples, crops, strict=False)]
+    same_crops(np.concatenate([list(e.crops()) for e in examples[1:]]), theirs["pixel_values"])
+    # transformers counts patches through the batch, we count them from the start of every example.
+    first_crops = np.cumsum([0] + [example.n_crops for example in examples])
+    ours = [
+        np.where(e.pooling() < 0, -1, e.pooling() + 729 * first)
+        for e, first in zip(examples, first_crops, strict=False)
+    ]
     assert theirs["image_token_pooling"].tolist() == np.concatenate(ours)[:, :4].tolist()
 
 
 def test_several_turns(processor, tokenizer, photos, ask):
     path = photos["frame.png"]
     answers = ["Two.", "In the middle, on the left."]
-    later = [{"role": "assistant", "content": answers[0]}, said(text="Where?")]
-    later += [{"role": "assistant", "content": [{"type": "text", "text": answers[1]}]}, said(text=" And now? ")]
-    theirs = process(processor, [said(path), *later])
+    later = [{"role": "assistant", "content": answers[0]}, user_message(text="Where?")]
+    later += [{"role": "assistant", "content": [{"type": "text", "text": answers[1]}]}, user_message(text=" And now? ")]
+    theirs = process(processor, [user_message(path), *later])
     turns = [
         message_tree.Turn(
             message_tree.ROOT,
@@ -175,7 +178,7 @@ def test_several_turns(processor, tokenizer, photos, ask):
     bodies = [turn.user + (turn.answer or []) for turn in turns]
     before = ask(path).tokens[: -len(turns[0].user)].tolist()  # BOS and the image
     assert theirs["input_ids"].tolist() == [before + list(itertools.chain(*bodies))]
-    # Training has one token more after an answer that others follow: its EOS. The released template has none there.
+    # Training has an EOS after every answer; the released template has none after an answer that other turns follow.
     (plan,) = ask(path).media
     visual = visual_tokens.images_layout([plan.crop_grid], tokenizer, "example").tokens(tokenizer)
     eos = tokenizer.eos_id
@@ -186,12 +189,12 @@ def test_several_turns(processor, tokenizer, photos, ask):
 # Chat strings
 
 
-def text(said, **more):
-    return {"type": "text", "text": said, **more}
+def text(content, **more):
+    return {"type": "text", "text": content, **more}
 
 
-def talk(*contents):
-    """Messages that the user begins and the assistant answers."""
+def conversation(*contents):
+    """Messages of user and assistant in turns."""
     return [{"role": ("user", "assistant")[i % 2], "content": content} for i, content in enumerate(contents)]
 
 
@@ -203,26 +206,29 @@ BOTH = f"{ONE}<|im_start|>assistant\nA1{TWO}"
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
-        (talk("Q1"), ONE),
-        (talk("Q1", "A1", "Q2"), BOTH),
-        (talk([text("Q1")], [text("A1")], [text("Q2")]), BOTH),
-        # Media go before the first turn, whichever turn they are given in; only several images have numbers.
-        (talk([text("Q1"), {"type": "image"}]), f"<|image|>{ONE}"),
-        (talk([{"type": "image_url", "image_url": "a.png"}, text("Q1")]), f"<|image|>{ONE}"),
+        (conversation("Q1"), ONE),
+        (conversation("Q1", "A1", "Q2"), BOTH),
+        (conversation([text("Q1")], [text("A1")], [text("Q2")]), BOTH),
+        # Media are moved before the first turn, whatever their turn; only several images are numbered.
+        (conversation([text("Q1"), {"type": "image"}]), f"<|image|>{ONE}"),
+        (conversation([{"type": "image_url", "image_url": "a.png"}, text("Q1")]), f"<|image|>{ONE}"),
         (
-            talk([text("Q1"), {"type": "image"}], "A1", [{"image": "b.png"}, text("Q2")]),
+            conversation([text("Q1"), {"type": "image"}], "A1", [{"image": "b.png"}, text("Q2")]),
             f"Image 1<|image|>Image 2<|image|>{BOTH}",
         ),
-        (talk([{"type": "video"}, text("Q1")]), f"<|video|>{ONE}"),
-        (talk([{"video": "a.mp4"}, text("Q1"), {"type": "image"}]), f"<|image|><|video|>{ONE}"),
-        ([SUBTITLE, *talk([{"type": "video"}, text("Q1")])], f"<|video|>{SUBTITLE['content']}{ONE}"),
-        # A style is named, but not those that demonstrations use.
-        (talk([text("1", style="vqa2")]), ONE.replace("Q1", "vqa2: 1")),
-        (talk([text(" A\n", style="video_point"), text("B", style="doc_qa")]), ONE.replace("Q1", " A\n doc_qa: B")),
+        (conversation([{"type": "video"}, text("Q1")]), f"<|video|>{ONE}"),
+        (conversation([{"video": "a.mp4"}, text("Q1"), {"type": "image"}]), f"<|image|><|video|>{ONE}"),
+        ([SUBTITLE, *conversation([{"type": "video"}, text("Q1")])], f"<|video|>{SUBTITLE['content']}{ONE}"),
+        # Styles are written before the text, except those of demonstrations.
+        (conversation([text("1", style="vqa2")]), ONE.replace("Q1", "vqa2: 1")),
+        (
+            conversation([text(" A\n", style="video_point"), text("B", style="doc_qa")]),
+            ONE.replace("Q1", " A\n doc_qa: B"),
+        ),
     ],
 )
 def test_chat_strings_are_those_of_the_released_template(processor, messages, expected):
-    # Behind BOS, which the released template leaves to processors: vLLM asks none about text alone.
+    # With BOS, which the released template leaves to processors: vLLM calls none for text alone.
     expected = f"{processor.tokenizer.bos_token}{expected}"
     assert processor.apply_chat_template(messages) == expected
     asked = processor.apply_chat_template(messages, add_generation_prompt=True)
@@ -238,27 +244,27 @@ def test_chat_strings_are_those_of_the_released_template(processor, messages, ex
         (["subtitle", "assistant"], "turn 1 is of role assistant"),
     ],
 )
-def test_turns_alternate(processor, roles, wrong):
+def test_turns_that_do_not_alternate_are_refused(processor, roles, wrong):
     with pytest.raises(TemplateError, match=f"{wrong}; user and assistant take turns"):
         processor.apply_chat_template([{"role": role, "content": "Hi."} for role in roles])
 
 
-# Tilings and settings
+# Crop grids and settings
 
 
-def test_tilings_of_all_shapes():
+def test_crop_grids_of_all_shapes():
     sides = [1, 2, 50, 111, 112, 113, 120, 266, 377, 378, 379, 500, 640, 644, 645, 910, 1000, 1080, 1920, 3000, 10_000]
     geometry = {"overlap_margins": [4, 4], "crop_size": 378, "patch_size": 14}
-    for height, width, crops in itertools.product(sides, sides, (8, 24)):
-        rows, columns, *_ = compute_crop_geometry(height, width, crops, **geometry)
-        assert crops.choose_crop_grid(height, width, crops) == (rows, columns), (height, width, crops)
+    for height, width, limit in itertools.product(sides, sides, (8, 24)):
+        rows, columns, *_ = compute_crop_geometry(height, width, limit, **geometry)
+        assert crops.choose_crop_grid(height, width, limit) == (rows, columns), (height, width, limit)
 
 
 def test_the_values_it_has_loaded(processor, tokenizer):
     assert type(processor).__name__ == "Molmo2Processor"
     assert (processor.image_processor.max_crops, processor.video_processor.num_frames) == (8, 384)
     assert (processor.video_processor.max_fps, processor.video_processor.do_sample_frames) == (2, True)
-    # Not its own, but what vLLM asks it for.
+    # Not used by transformers, but by vLLM.
     assert processor.video_processor.frame_sample_mode == "uniform_last_frame"
     assert (processor.tokenizer.bos_token, processor.tokenizer.eos_token) == ("<|im_end|>", "<|im_end|>")
     assert (processor.tokenizer.pad_token, processor.tokenizer.padding_side) == ("<|endoftext|>", "left")

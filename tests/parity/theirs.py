@@ -1,11 +1,11 @@
 """transformers' side of the parity suite: its models loaded from our exports, its inputs made from our rows.
 
-Everything is float32 with eager attention. What makes the two comparable:
-  * one example a row, its turns in a chain: transformers knows neither packing nor branches;
-  * `mm_token_type_ids` is 1 at every token of an image or a frame (also their start, end and column tokens), and all of
-    these see each other in both directions, across images and frames too: our image_groups = "example";
+Everything is float32 with eager attention. The two sides are comparable because:
+  * a row is one example, its turns in a chain: transformers has neither packing nor branches;
+  * `mm_token_type_ids` is 1 at every token of an image or a frame (also its start, end and column tokens), and all of
+    these see each other in both directions, across images and frames: our image_groups = "example";
   * frames are wrapped in <im_start> ... <im_end>, as by the released processors;
-  * the loss is ours, made of transformers' logits: sum(w * CE) / sum(w) + 1e-4 * sum(w * logsumexp^2) / sum(w).
+  * the loss is ours, computed from transformers' logits: sum(w * CE) / sum(w) + 1e-4 * sum(w * logsumexp^2) / sum(w).
 """
 
 import functools
@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Molmo2Config, Molmo2ForConditionalGeneration, PreTrainedModel
 
 from data_pipelines.media import crops
-from data_pipelines.packing.schema import PATCHES
+from data_pipelines.media.crops import PATCHES
 from molmo2_jax.models.structure import Structure
 from molmo2_jax.weights.hf import tensor_rules
 from tests.molmo2_jax.weights.hf.small_hf import structure
@@ -29,7 +29,7 @@ from tests.parity import cases, ours
 
 @functools.cache
 def loaded(kind: str, layout: str = "released", change: Callable = dict) -> tuple[Molmo2ForConditionalGeneration, dict]:
-    """(model, what transformers says of its loading) of an export of the drawn weights of a kind, after a `change`."""
+    """(model, loading info) of an export of a kind's drawn weights, after a `change`."""
     s = structure(cases.KINDS[kind])
     with tempfile.TemporaryDirectory() as folder:
         write_hf(pathlib.Path(folder), s, change(cases.weights(s.shapes)), layout)
@@ -40,9 +40,9 @@ def loaded(kind: str, layout: str = "released", change: Callable = dict) -> tupl
 
 
 def made() -> Molmo2ForConditionalGeneration:
-    """cases.KINDS["olmo3"] in transformers' own words, but with a ViT block behind the last feature layer.
+    """cases.KINDS["olmo3"] by transformers' own config, but with a ViT block after the last feature layer.
 
-    Of the layouts of files only transformers' own can hold that.
+    Only transformers' own layout of files can express that.
     """
     yarn = {"rope_type": "yarn", "factor": 8.0, "attention_factor": 1.2079441541679836, "beta_fast": 32.0}
     yarn |= {"beta_slow": 1.0, "original_max_position_embeddings": 512, "rope_theta": 500_000.0}
@@ -76,7 +76,7 @@ def made() -> Molmo2ForConditionalGeneration:
 
 
 def redrawn(model: PreTrainedModel) -> PreTrainedModel:
-    """A model of transformers' own making with drawn weights in place of its small and constant ones."""
+    """A model that transformers created, with drawn weights in place of its small and constant ones."""
     state = model.state_dict()
     drawn = cases.weights({name: tuple(x.shape) for name, x in state.items()})
     model.load_state_dict({name: torch.from_numpy(x) for name, x in drawn.items()})
@@ -85,7 +85,7 @@ def redrawn(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def inputs(media: Sequence[str], answered: bool = True) -> dict[str, torch.Tensor]:
-    """Rows as transformers' processor would give them: text left-padded, the media of all rows one after the other."""
+    """Rows as transformers' processor gives them: text left-padded, the media of all rows concatenated."""
     rows = [cases.case(medium, answered) for medium in media]
     longest = max(case.tokens for case in rows)
 
@@ -108,7 +108,7 @@ def inputs(media: Sequence[str], answered: bool = True) -> dict[str, torch.Tenso
     if "video" in media:
         grids = torch.tensor([[len(cases.TIMES), 9, 9]] * len(media))
         return out | {"pixel_values_videos": pixels, "video_token_pooling": pooling, "video_grids": grids}
-    crop_grids = [crop_grid for medium in media for crop_grid in cases.TILINGS[medium]]
+    crop_grids = [crop_grid for medium in media for crop_grid in cases.CROP_GRIDS[medium]]
     return out | {
         "pixel_values": pixels,
         "image_token_pooling": pooling[:, :4],
@@ -118,7 +118,7 @@ def inputs(media: Sequence[str], answered: bool = True) -> dict[str, torch.Tenso
 
 
 def forward(model: Molmo2ForConditionalGeneration, media: Sequence[str]) -> dict[str, torch.Tensor]:
-    """Every sub-module's output by our names for them: crops and visual tokens of all rows, tokens left-padded."""
+    """Every sub-module's output by the names of ours.py: crops and visual tokens of all rows, tokens left-padded."""
     vision, decoder = model.model.multi_modal_projector, model.model.language_model
     out: dict[str, torch.Tensor] = {}
 
@@ -169,21 +169,21 @@ def gradients(kind: str, batches: Sequence[Sequence[str]]) -> tuple[float, dict[
 def _weighted_loss(logits_SV: torch.Tensor, case: cases.Case) -> torch.Tensor:
     logits_SV = logits_SV[-case.tokens :]
     w, target = (torch.from_numpy(case.row[name][: case.tokens]) for name in ("loss_weights", "targets"))
-    learned = w > 0  # elsewhere a target may be a token without a logit
-    ce = cross_entropy(logits_SV[learned], target[learned].long(), reduction="none")
-    return (w[learned] * (ce + ours.Z_LOSS * logits_SV[learned].logsumexp(-1) ** 2)).sum()
+    supervised = w > 0  # elsewhere a target may be a token without a logit
+    ce = cross_entropy(logits_SV[supervised], target[supervised].long(), reduction="none")
+    return (w[supervised] * (ce + ours.Z_LOSS * logits_SV[supervised].logsumexp(-1) ** 2)).sum()
 
 
 def _by_our_names(s: Structure, theirs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Gradients go where their weights go; a tied table, which transformers has twice, has the sum of both."""
+    """Gradients by our names, in our shapes. The two tables of a tied model in transformers are added up."""
     out = {name: np.zeros(shape, np.float32) for name, shape in s.shapes.items()}
     for tensor in tensor_rules.expand(
         tensor_rules.native(s.config.llm), s.shapes, lambda name: s.layers(name) is not None
     ):
         rest = theirs.pop(tensor.keys[0])
         for piece in tensor.pieces:
-            rows, rest = np.split(rest, piece.theirs[:1])
+            rows, rest = np.split(rest, piece.rows_shape[:1])
             target = out[piece.name] if piece.layer is None else out[piece.name][piece.layer]
-            target += piece.to_ours(rows)
+            target += piece.to_layer(rows)
     assert not theirs, sorted(theirs)
     return out

@@ -3,11 +3,15 @@
 Cheap under grouped queries, where keys and values are a fraction of the queries. Needs memory for S keys.
 """
 
+from typing import TypeVar
+
 import jax
 
 from molmo2_jax.ops.attention.interfaces import Kernel
 from molmo2_jax.ops.attention.mask import Visibility
 from molmo2_jax.sharding import CONTEXT
+
+Tree = TypeVar("Tree")
 
 
 def forward(
@@ -34,6 +38,6 @@ def backward(
     return dq, *(jax.lax.psum_scatter(x, CONTEXT, scatter_dimension=1, tiled=True) for x in (dk, dv))
 
 
-def gather[T](tree: T) -> T:
+def gather(tree: Tree) -> Tree:
     """Arrays [B, S/n, ...] of every device -> [B, S, ...]."""
     return jax.tree.map(lambda x: jax.lax.all_gather(x, CONTEXT, axis=1, tiled=True), tree)

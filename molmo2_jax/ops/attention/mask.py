@@ -97,7 +97,7 @@ def tile_classes(q: Visibility, k: Visibility, block_q: int, block_k: int) -> ja
     def blocks(x, size):
         return x.reshape(*x.shape[:-1], x.shape[-1] // size, size)
 
-    def low_high(x, size):
+    def min_max(x, size):
         x = blocks(x, size)
         return x.min(-1), x.max(-1)
 
@@ -107,16 +107,19 @@ def tile_classes(q: Visibility, k: Visibility, block_q: int, block_k: int) -> ja
     def row(pair):
         return tuple(x[..., None, :] for x in pair)
 
-    qi_low, qi_high = column(low_high(q.index, block_q))
-    ki_low, ki_high = row(low_high(k.index, block_k))
-    until_low, until_high = row(low_high(k.until, block_k))
-    q_all, k_all = column(low_high(q.group, block_q)), row(low_high(k.group, block_k))
-    # Smallest real group: 0 means "no group" and must not stretch the range.
-    q_low = column(low_high(jnp.where(q.group == 0, _FAR, q.group), block_q))[0]
-    k_low = row(low_high(jnp.where(k.group == 0, _FAR, k.group), block_k))[0]
+    q_min, q_max = column(min_max(q.index, block_q))
+    k_min, k_max = row(min_max(k.index, block_k))
+    until_min, until_max = row(min_max(k.until, block_k))
+    q_group_min, q_group_max = column(min_max(q.group, block_q))
+    k_group_min, k_group_max = row(min_max(k.group, block_k))
+    # Smallest real group: 0 means "no group" and must not extend the range.
+    q_real_min = column(min_max(jnp.where(q.group == 0, _FAR, q.group), block_q))[0]
+    k_real_min = row(min_max(jnp.where(k.group == 0, _FAR, k.group), block_k))[0]
 
-    some_subtree = (ki_low <= qi_high) & (qi_low < until_high)
-    some_group = (q_low <= k_all[1]) & (k_low <= q_all[1])
-    all_subtree = (ki_high <= qi_low) & (qi_high < until_low)
-    one_group = (q_all[0] == q_all[1]) & (k_all[0] == k_all[1]) & (q_all[0] == k_all[0]) & (q_all[0] != 0)
+    some_subtree = (k_min <= q_max) & (q_min < until_max)
+    some_group = (q_real_min <= k_group_max) & (k_real_min <= q_group_max)
+    all_subtree = (k_max <= q_min) & (q_max < until_min)
+    one_group = (
+        (q_group_min == q_group_max) & (k_group_min == k_group_max) & (q_group_min == k_group_min) & (q_group_min != 0)
+    )
     return jnp.where(all_subtree | one_group, FULL, jnp.where(some_subtree | some_group, PARTIAL, EMPTY))

@@ -1,6 +1,6 @@
-"""Crossing `context` by a ring: keys, values and their three integers travel from device to device past the queries.
+"""Context strategy "ring": keys, values and their three integers travel from device to device, queries stay.
 
-Device d holds queries d throughout and meets the keys of device d - i in step i. On four devices:
+Device d keeps queries d and gets the keys of device d - i in step i. On four devices:
 
     step   device 0   1    2    3        a causal row: x is skipped, since no query sees any of the keys
     0             0   1    2    3
@@ -8,49 +8,61 @@ Device d holds queries d throughout and meets the keys of device d - i in step i
     2             2x  3x   0    1
     3             1x  2x   3x   0
 
-The next keys are sent while a step attends to its own. Partial results are merged by their log_sum in float32 (Liu et
-al., Ring Attention, arXiv 2310.01889). In the backward pass dk and dv travel along with their keys, a step behind them,
-and one more send brings them home. Per device, inside `shard_map`; `kernel` as in ops/attention/attention.py. Between steps
-arrays are [B, S, N*H]: kernels on TPUs have them so, and [B, S, N, H] lies otherwise in memory.
+The next keys are sent while a step attends to the current ones. Partial results are merged by their lse in float32 (Liu
+et al., Ring Attention, arXiv 2310.01889). In the backward pass dk and dv travel with their keys, one step behind, and
+one more send returns them to their device. Between steps arrays are [B, S, N*H]: TPU kernels use this shape, and
+[B, S, N, H] has another memory layout.
 """
 
 import jax
 import jax.numpy as jnp
 
 from molmo2_jax.ops.attention import mask
+from molmo2_jax.ops.attention.interfaces import Kernel
 from molmo2_jax.sharding import CONTEXT
 
 
-def forward(kernel, q_BQNH, k_BSKH, v_BSKH, vis):
-    """Own queries to the keys of the whole row: (out_BQNH, log_sum_BNQ)."""
+def forward(
+    kernel: Kernel, q_BQNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, vis: mask.Visibility
+) -> tuple[jax.Array, jax.Array]:
+    """(out_BQNH, lse_BNQ) of this device's queries."""
     q_BQF, held = _flat(q_BQNH), (_flat(k_BSKH), _flat(v_BSKH), jnp.stack(vis))
 
     def part(k_BSF, v_BSF, k_vis_3BS):
         keys = k_BSF.reshape(k_BSKH.shape), v_BSF.reshape(v_BSKH.shape)
-        out_BQNH, log_sum_BNQ = kernel.forward(q_BQF.reshape(q_BQNH.shape), *keys, vis, mask.Visibility(*k_vis_3BS))
-        return _flat(out_BQNH), log_sum_BNQ
+        out_BQNH, lse_BNQ = kernel.forward(q_BQF.reshape(q_BQNH.shape), *keys, vis, mask.Visibility(*k_vis_3BS))
+        return _flat(out_BQNH), lse_BNQ
 
     def merge(held, so_far):
         return _merge(so_far, part(*held))
 
     coming = _send(held)
-    out_BQF, log_sum_BNQ = part(*held)
-    result = out_BQF.astype(jnp.float32), log_sum_BNQ
+    out_BQF, lse_BNQ = part(*held)
+    result = out_BQF.astype(jnp.float32), lse_BNQ
     for _ in range(jax.lax.axis_size(CONTEXT) - 1):
         held, result = _after(coming, result)
         coming = _send(held)
         result = jax.lax.cond(_any_visible(vis, held[2]), merge, lambda _, so_far: so_far, held, result)
-    out_BQF, log_sum_BNQ = result
-    return out_BQF.astype(q_BQNH.dtype).reshape(q_BQNH.shape), log_sum_BNQ
+    out_BQF, lse_BNQ = result
+    return out_BQF.astype(q_BQNH.dtype).reshape(q_BQNH.shape), lse_BNQ
 
 
-def backward(kernel, q_BQNH, k_BSKH, v_BSKH, vis, log_sum_BNQ, delta_BNQ, d_out_BQNH):
-    """(dq, dk, dv) float32 of own queries and own keys."""
+def backward(
+    kernel: Kernel,
+    q_BQNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    vis: mask.Visibility,
+    lse_BNQ: jax.Array,
+    delta_BNQ: jax.Array,
+    d_out_BQNH: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(dq, dk, dv), float32."""
     q_BQF, d_out_BQF, held = _flat(q_BQNH), _flat(d_out_BQNH), (_flat(k_BSKH), _flat(v_BSKH), jnp.stack(vis))
 
     def part(k_BSF, v_BSF, k_vis_3BS):
         keys = k_BSF.reshape(k_BSKH.shape), v_BSF.reshape(v_BSKH.shape), vis, mask.Visibility(*k_vis_3BS)
-        sums = log_sum_BNQ, delta_BNQ, d_out_BQF.reshape(q_BQNH.shape)
+        sums = lse_BNQ, delta_BNQ, d_out_BQF.reshape(q_BQNH.shape)
         return [_flat(x) for x in kernel.backward(q_BQF.reshape(q_BQNH.shape), *keys, *sums)]
 
     def add(held, dq):
@@ -76,30 +88,30 @@ def _flat(x_BSNH: jax.Array) -> jax.Array:
 
 
 def _send(tree):
-    """To the next device; what arrives is the previous one's. Few arrays: a TPU has five sends under way at a time."""
+    """Sends to the next device, receives from the previous one. Few arrays: a TPU runs five sends at a time."""
     steps = jax.lax.axis_size(CONTEXT)
     return jax.tree.map(lambda x: jax.lax.ppermute(x, CONTEXT, [(d, (d + 1) % steps) for d in range(steps)]), tree)
 
 
 def _after(coming, result):
-    """Holds the next send back until `result` is there; all would be sent at once otherwise, with nothing beside it."""
+    """Delays the next send until `result` exists. Otherwise all sends start at once and none overlaps with compute."""
     return jax.lax.optimization_barrier((coming, result))
 
 
 def _any_visible(q_vis: mask.Visibility, k_vis_3BS: jax.Array) -> jax.Array:
-    """bool: does some query of this shard see some of these keys, in any row? From minima and maxima alone."""
+    """bool: does any query of this shard see any of these keys, in any row? From minima and maxima alone."""
     Q, S = q_vis.index.shape[1], k_vis_3BS.shape[2]
     return jnp.any(mask.tile_classes(q_vis, mask.Visibility(*k_vis_3BS), Q, S) != mask.EMPTY)
 
 
 def _merge(so_far, part):
     """Two results over disjoint keys -> the result over both: (float32[B, Q, N*H], float32[B, N, Q])."""
-    (out_a, log_a), (out_b, log_b) = so_far, part
-    log_sum = jnp.logaddexp(log_a, log_b)  # of two that saw nothing: -1e30 again
-    share_BNQ = jnp.exp(log_a - log_sum)
-    # Each head's share for all its H numbers. A matmul with ones keeps the layout; jnp.repeat would not.
+    (out_a, lse_a), (out_b, lse_b) = so_far, part
+    lse = jnp.logaddexp(lse_a, lse_b)  # of two that saw nothing: -1e30 again
+    share_BNQ = jnp.exp(lse_a - lse)
+    # Repeats each head's share H times. A matmul with ones keeps the layout; jnp.repeat would not.
     N = share_BNQ.shape[1]
     ones_NF = jnp.repeat(jnp.eye(N, dtype=jnp.float32), out_a.shape[-1] // N, axis=1)
     share_BQF = jnp.einsum("BNQ,NF->BQF", share_BNQ, ones_NF, precision="high")
     out_b = out_b.astype(jnp.float32)
-    return out_b + (out_a - out_b) * share_BQF, log_sum
+    return out_b + (out_a - out_b) * share_BQF, lse

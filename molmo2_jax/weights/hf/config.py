@@ -188,7 +188,7 @@ def _read_molmo2(config: _Section) -> HfModel:
     features = adapter.layers("vit_layers" if adapter.has("vit_layers") else "vision_feature_layer", layers)
     if not features:
         raise HfError(f"{adapter.where}: no layer of the ViT is used")
-    # Released files say 27 layers and hold 25: layers after the last feature layer are never used.
+    # Released files count 27 layers and hold 25: layers after the last feature layer are never used.
     kept = max(features) + 1 if config.has("vit_config") else layers
     vit_config = _read_vit(vit, layers=kept, features=features)
     adapter.check_values({"num_key_value_heads": adapter["num_attention_heads"], "hidden_act": "silu"})
@@ -319,11 +319,6 @@ def write_config(c: Molmo2Config, max_positions: int, dtype: str) -> dict[str, A
       HfError: the format cannot express a field; the message names it.
     """
     _check_expressible(c)
-    rope = {"rope_theta": c.llm.rope_theta, "rope_scaling": None, "rope_scaling_layers": None}
-    if c.llm.yarn is not None:
-        yarn = dataclasses.asdict(c.llm.yarn)
-        rope["rope_scaling"] = {"rope_type": "yarn"} | {key: yarn[field] for field, key in _YARN.items()}
-        rope["rope_scaling_layers"] = list(c.llm.yarn_layers)
     return {
         "architectures": ["Molmo2ForConditionalGeneration"],
         "model_type": "molmo2",
@@ -354,23 +349,32 @@ def write_config(c: Molmo2Config, max_positions: int, dtype: str) -> dict[str, A
             "text_hidden_size": c.llm.width,
             "attention_dropout": 0.0,
         },
-        "text_config": {
-            "model_type": "molmo2_text",
-            **_values_by_key(c.llm, _LLM),
-            **rope,
-            "num_key_value_heads": c.llm.kv_heads,
-            "head_dim": c.llm.head_dim,
-            "additional_vocab_size": c.llm.new_vocab,
-            "max_position_embeddings": max_positions,
-            "qkv_bias": False,
-            "use_qk_norm": True,
-            "qk_norm_type": {norm: hf_norm for hf_norm, norm in _QK_NORM.items()}[c.llm.qk_norm],
-            "layer_norm_eps": c.llm.norm_eps,
-            "norm_after": c.llm.norm_after,
-            "hidden_act": "silu",
-            "attention_dropout": 0.0,
-            "tie_word_embeddings": False,
-        },
+        "text_config": _text_config(c.llm, max_positions),
+    }
+
+
+def _text_config(c: LlmConfig, max_positions: int) -> dict[str, Any]:
+    rope = {"rope_theta": c.rope_theta, "rope_scaling": None, "rope_scaling_layers": None}
+    if c.yarn is not None:
+        yarn = dataclasses.asdict(c.yarn)
+        rope["rope_scaling"] = {"rope_type": "yarn"} | {key: yarn[field] for field, key in _YARN.items()}
+        rope["rope_scaling_layers"] = list(c.yarn_layers)
+    return {
+        "model_type": "molmo2_text",
+        **_values_by_key(c, _LLM),
+        **rope,
+        "num_key_value_heads": c.kv_heads,
+        "head_dim": c.head_dim,
+        "additional_vocab_size": c.new_vocab,
+        "max_position_embeddings": max_positions,
+        "qkv_bias": False,
+        "use_qk_norm": True,
+        "qk_norm_type": {norm: hf_norm for hf_norm, norm in _QK_NORM.items()}[c.qk_norm],
+        "layer_norm_eps": c.norm_eps,
+        "norm_after": c.norm_after,
+        "hidden_act": "silu",
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": False,
     }
 
 

@@ -109,7 +109,7 @@ def read_model(folder: pathlib.Path) -> HfModel:
 
 
 def _with_head_tying(model: HfModel, files: TensorFiles, tied: bool | None) -> HfModel:
-    """Sets `llm.tied` of a Molmo2: its config.json never says so, and its files hold a tied head as a copy."""
+    """Sets `llm.tied` of a Molmo2: its config.json never has it, and its files hold a tied head as a copy."""
     if model.connector is None or model.llm.tied:
         return model
     if tied is None:

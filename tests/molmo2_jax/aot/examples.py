@@ -1,12 +1,10 @@
-"""A report made by hand, and what it is made of."""
+"""A report made by hand, and its parts."""
 
 import types
 
-import numpy as np
-
 from molmo2_jax.aot import report
 from molmo2_jax.aot.chips import GIB
-from molmo2_jax.aot.program import Compiled, Memory, Program
+from molmo2_jax.aot.program import Compiled, Memory
 from molmo2_jax.aot.schedule import Schedule
 from molmo2_jax.aot.workload import Workload
 from molmo2_jax.models.config import TINY
@@ -16,10 +14,14 @@ from tests.molmo2_jax.train import small_run
 MESH = {"data": 1, "fsdp": 2, "context": 1, "tensor": 2}
 
 
-def example_program() -> Program:
-    c = small_run.config(mesh=MESH)
-    mesh = types.SimpleNamespace(size=4, devices=np.arange(4))
-    return Program(c, TINY, None, mesh, parameters=1000, lowered=None)
+def example_run() -> types.SimpleNamespace:
+    """The fields of a Setup that a report shows."""
+    return types.SimpleNamespace(
+        config=small_run.config(mesh=MESH),
+        architecture=TINY,
+        mesh=types.SimpleNamespace(size=4),
+        structure=types.SimpleNamespace(count=lambda: 1000),
+    )
 
 
 def workload() -> Workload:
@@ -30,4 +32,4 @@ def workload() -> Workload:
 
 def example_report() -> report.Report:
     compiled = Compiled("text", Memory(GIB, GIB, GIB, GIB, 0), 10.0, GIB, (), "")
-    return report.make(example_program(), compiled, V5P, workload(), Schedule((), (), 0.0), None, "v5p:2x2x1", {})
+    return report.make(example_run(), compiled, V5P, workload(), Schedule((), (), 0.0), None, "v5p:2x2x1", {})

@@ -1,6 +1,6 @@
-"""Two compiled programs kept as text, and small ones written by hand.
+"""Two compiled programs saved as text, and small ones written by hand.
 
-`loop_v5p.hlo.txt` and `loop_v5e.hlo.txt` are what libtpu 0.0.42.1 made of this for four chips, a mesh of data 2 and
+`loop_v5p.hlo.txt` and `loop_v5e.hlo.txt` are the output of libtpu 0.0.42.1 for this on four chips, a mesh of data 2 and
 fsdp 2; x is bf16[1024, 512] on v5p and bf16[8192, 512] on v5e:
 
     def layer(x, wv):
@@ -24,12 +24,12 @@ V5E, V5P = (next(c for c in CHIPS if c.name == name) for name in ("v5e", "v5p"))
 SQUARE = DeviceLayout(("data", "fsdp"), (2, 2), np.array([(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0)]))
 
 
-def kept(chip: str) -> hlo.Module:
+def saved(chip: str) -> hlo.Module:
     return hlo.parse((HERE / f"loop_{chip}.hlo.txt").read_text())
 
 
 def module(entry: str, *others: str) -> hlo.Module:
-    """A module of instructions, one a line; `others` are whole computations."""
+    """A module of instructions, one per line; `others` are whole computations."""
     body = "\n".join(f"  {line.strip()}" for line in entry.strip().splitlines())
     text = "HloModule m, is_scheduled=true\n\n" + "\n\n".join(others)
     return hlo.parse(f"{text}\n\nENTRY %main (p: f32[8]) -> f32[8] {{\n{body}\n}}\n")

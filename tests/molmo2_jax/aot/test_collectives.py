@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from molmo2_jax.aot import collectives
-from molmo2_jax.aot.collectives import Place
+from molmo2_jax.aot.collectives import DeviceLayout
 from tests.molmo2_jax.aot import programs
 
-CUBE = Place(  # 64 chips of v5p: data 4 along x, fsdp 16 along y and z
+CUBE = DeviceLayout(  # 64 chips of v5p: data 4 along x, fsdp 16 along y and z
     ("data", "fsdp"), (4, 16), np.stack(np.unravel_index(np.arange(64), (4, 4, 4)), -1)
 )
-RING16 = Place(("fsdp",), (16,), np.array([(0, n, 0) for n in range(16)]))
+RING16 = DeviceLayout(("fsdp",), (16,), np.array([(0, n, 0) for n in range(16)]))
 
 
-def one(line: str, place: Place, chip=programs.V5P, operand="f32[1024]"):
+def one(line: str, layout: DeviceLayout, chip=programs.V5P, operand="f32[1024]"):
     m = programs.module(f"%x = {operand} parameter(0)\n{line}")
-    return collectives.measure(m, m.computations[m.entry][-1], place, chip)
+    return collectives.measure(m, m.computations[m.entry][-1], layout, chip)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ def test_groups_are_read_in_every_notation(groups, expected, axes):
     assert collectives.mesh_axes(found, programs.SQUARE) == axes
 
 
-def test_a_gather_moves_the_whole_buffer_but_its_own_share():
+def test_a_gather_moves_the_whole_buffer_except_its_own_share():
     c = one("ROOT %g = f32[16384] all-gather(%x), replica_groups=[1,16]<=[16], dimensions={0}", RING16)
     assert (c.kind, c.axes, c.bytes) == ("all-gather", ("fsdp",), 65536)
-    assert c.seconds == pytest.approx(65536 * 15 / 16 / (2 * 9e10))  # a ring both ways
+    assert c.seconds == pytest.approx(65536 * 15 / 16 / (2 * 9e10))  # a ring in both directions
 
 
 def test_an_all_reduce_moves_twice_that_over_the_links_of_its_plan():
@@ -48,7 +48,7 @@ def test_an_all_reduce_moves_twice_that_over_the_links_of_its_plan():
     line = f"ROOT %r = f32[1024] all-reduce(%x), replica_groups=[4,16]<=[64], to_apply=%add, {plan}"
     assert one(line, CUBE).seconds == pytest.approx(2 * 4096 * 15 / 16 / (4 * 9e10))
     both = line.replace("UniDirectionNDRing", "").replace("colors:4", "colors:2")
-    assert one(both, CUBE).seconds == one(line, CUBE).seconds  # two rings that are used both ways
+    assert one(both, CUBE).seconds == one(line, CUBE).seconds  # two rings in both directions
 
 
 def test_the_rings_of_a_sparse_core_are_counted():
@@ -71,7 +71,7 @@ def test_a_fusion_of_all_reduce_and_slice_is_a_reduce_scatter():
     assert c.seconds == pytest.approx(4096 * 15 / 16 / (2 * 9e10))
 
 
-def test_a_permute_takes_the_links_of_its_longest_way():
+def test_a_permute_takes_the_links_of_its_longest_path():
     line = "ROOT %p = f32[1024] collective-permute(%x), source_target_pairs={{PAIRS}}"
     ring = "},{".join(f"{n},{(n + 1) % 16}" for n in range(16))
     assert one(line.replace("PAIRS", ring), RING16).seconds == pytest.approx(4096 / 9e10)  # the torus closes the ring
@@ -81,6 +81,6 @@ def test_a_permute_takes_the_links_of_its_longest_way():
 
 def test_an_open_line_has_half_the_links():
     line = "ROOT %g = f32[4096] all-gather(%x), replica_groups=[1,4]<=[4], dimensions={0}"
-    place = Place(("fsdp",), (4,), np.array([(0, n, 0) for n in range(4)]))
-    closed = one(line, place, programs.V5P).seconds * programs.V5P.link
-    assert one(line, place, programs.V5E).seconds * programs.V5E.link == pytest.approx(2 * closed)
+    layout = DeviceLayout(("fsdp",), (4,), np.array([(0, n, 0) for n in range(4)]))
+    closed = one(line, layout, programs.V5P).seconds * programs.V5P.link
+    assert one(line, layout, programs.V5E).seconds * programs.V5E.link == pytest.approx(2 * closed)

@@ -1,4 +1,4 @@
-"""FLOPs of products against those counted by hand and by jax itself."""
+"""FLOPs of products, compared with counts by hand and by jax."""
 
 import pytest
 
@@ -25,7 +25,7 @@ DOT = "f32[4,6] dot(%x0, %x1), lhs_contracting_dims={0,2}, rhs_contracting_dims=
         (PLAIN, ("bf16[256,512]", "bf16[512,2048]"), 256 * 2048 * 512),
         (BATCH, ("bf16[8,64,128]", "bf16[8,128,32]"), 8 * 64 * 32 * 128),
         (HEADS, ("bf16[9,1,512]", "bf16[32,512,128]"), 9 * 32 * 128 * 512),
-        (EDGES, ("f32[1,10,5]", "f32[3,5,7]"), (3 * 10 - 2) * 5 * 7),  # the first and the last place meet two elements
+        (EDGES, ("f32[1,10,5]", "f32[3,5,7]"), (3 * 10 - 2) * 5 * 7),  # the first and the last output meet two elements
         (DOT, ("f32[3,4,5]", "f32[5,3,6]"), 4 * 6 * 15),
         ("f32[4,6] add(%x0, %x1)", ("f32[4,6]", "f32[4,6]"), 0),
     ],
@@ -36,7 +36,7 @@ def test_products_by_hand(line, operands, by_hand):
 
 @pytest.mark.parametrize(("chip", "rows"), [("v5p", 256), ("v5e", 2048)])
 def test_products_inside_fusions_count(chip, rows):
-    m = programs.kept(chip)
+    m = programs.saved(chip)
     fused = {name for i in m._by_name.values() if i.opcode == "fusion" for name in i.called}
     run = [i for name, body in m.computations.items() if name not in fused for i in body]
     assert (

@@ -1,4 +1,4 @@
-"""Reading compiled programs: real ones that are kept as text, and lines by hand."""
+"""Parsing compiled programs: two real ones that are saved as text, and single lines."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from tests.molmo2_jax.aot import programs
 
 
 @pytest.mark.parametrize("chip", ["v5p", "v5e"])
-def test_a_real_program_is_read(chip):
-    m = programs.kept(chip)
+def test_a_real_program_is_parsed(chip):
+    m = programs.saved(chip)
     assert m.entry == "main.8_spmd" and m.computations[m.entry][-1].root
     loops = {hlo.trip_count(m, i) for i in m.computations[m.entry] if i.opcode == "while"}
     assert loops == {6, None}  # the scan over six layers; the loop whose end is an argument
@@ -20,8 +20,8 @@ def test_a_real_program_is_read(chip):
     assert matmuls and all(i.opcode == "fusion" and i.cycles > 1000 for i in matmuls)
 
 
-def test_frames_run_from_the_innermost_out():
-    m = programs.kept("v5p")
+def test_frames_are_listed_from_the_innermost():
+    m = programs.saved("v5p")
     (loop,) = (i for i in m.computations[m.entry] if i.name == "while.30")
     assert m.source(loop)[0] == "loop.py:run.<locals>.f" and m.source(loop)[-2:] == ("loop.py:run", "loop.py:<module>")
     tanh = m.instruction("tanh.12")
@@ -58,14 +58,14 @@ def test_attributes_end_at_their_comma():
 @pytest.mark.parametrize(
     ("limit", "trips"), [("%c = s32[] constant(12)", 12), ("%c = s32[] get-tuple-element(%p), index=2", None)]
 )
-def test_the_trips_of_a_loop_are_the_constant_its_counter_meets(limit, trips):
+def test_the_trip_count_is_the_constant_that_the_counter_is_compared_with(limit, trips):
     condition = f"%cond (p: (s32[], s32[])) -> pred[] {{\n  %i = s32[] get-tuple-element(%p), index=0\n  {limit}\n"
     condition += "  ROOT %lt = pred[] compare(%i, %c), direction=LT\n}"
     m = programs.module("ROOT %w = (s32[]) while(%t), condition=%cond, body=%cond", condition)
     assert hlo.trip_count(m, m.instruction("w")) == trips
 
 
-def test_known_trip_counts_are_believed():
+def test_a_known_trip_count_is_used():
     m = programs.module(
         'ROOT %w = (s32[]) while(%t), condition=%c, body=%b, backend_config={"known_trip_count":{"n":"36"},"x":1}'
     )
@@ -73,6 +73,6 @@ def test_known_trip_counts_are_believed():
 
 
 @pytest.mark.parametrize("text", ["", "module {", "HloModule m, entry={}\n\nENTRY %main () -> f32[] {\n}\n"])
-def test_what_is_no_schedule_is_refused(text):
-    with pytest.raises(hlo.HloError, match="no scheduled HLO module"):
+def test_a_text_without_a_schedule_is_an_error(text):
+    with pytest.raises(hlo.HloError, match="not a scheduled HLO module"):
         hlo.parse(text)

@@ -1,4 +1,4 @@
-"""The arithmetic of reports, by hand-made schedules, and the words they are told in."""
+"""The arithmetic of reports, with schedules made by hand, and their text."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from molmo2_jax.aot.collectives import Collective
 from molmo2_jax.aot.program import Compiled, Memory
 from molmo2_jax.aot.schedule import Cost, Schedule
 from tests.molmo2_jax.aot import programs
-from tests.molmo2_jax.aot.examples import example_program, example_report, workload
+from tests.molmo2_jax.aot.examples import example_report, example_run, workload
 from tests.molmo2_jax.aot.programs import V5E, V5P
 
 TEXT = """%x = f32[8] parameter(0)
@@ -27,7 +27,7 @@ def make(costs=(), unknown=(), memory=MEMORY, messages=(), too_big="", chip=V5P)
     compiled = Compiled("text", memory, 91.0, 5 * GIB, messages, too_big)
     schedule = None if too_big else Schedule(tuple(costs), tuple(unknown), guessed=0.0)
     m = programs.module(TEXT)
-    return report.make(example_program(), compiled, chip, workload(), schedule, m, "v5p:2x2x1", {"jax": "0.10.2"})
+    return report.make(example_run(), compiled, chip, workload(), schedule, m, "v5p:2x2x1", {"jax": "0.10.2"})
 
 
 def cost(name="f", part="LLM matmuls", times=1, seconds=0.0, hidden=0.0, flops=0.0, collective=None):
@@ -61,19 +61,19 @@ def test_collectives_are_added_up_by_kind_and_axes():
     assert moved.seconds == pytest.approx(0.6) and moved.exposed == pytest.approx(0.3)
 
 
-def test_memory_counts_what_is_donated_once():
+def test_donated_memory_counts_once():
     r = make(memory=Memory(arguments=10, temporaries=20, output=9, alias=8, code=1))
     assert r.memory["peak"] == 32 and r.fits
 
 
 @pytest.mark.parametrize(("gib", "fits"), [(15.7, True), (15.8, False)])
-def test_what_is_over_the_chip_does_not_fit(gib, fits):
+def test_more_than_the_chip_s_memory_does_not_fit(gib, fits):
     r = make(memory=Memory(0, int(gib * GIB), 0, 0, 0), chip=V5E)
     assert r.fits == fits
-    assert r.verdict == f"{'fits' if fits else 'DOES NOT FIT'}: {gib:.2f} GiB at the peak of 15.75 GiB on v5e"
+    assert r.verdict == f"{'fits' if fits else 'DOES NOT FIT'}: {gib:.2f} GiB peak of 15.75 GiB on v5e"
 
 
-def test_what_the_compiler_gave_up_does_not_fit():
+def test_a_program_that_the_compiler_cannot_place_does_not_fit():
     r = make(
         memory=None, too_big="RESOURCE_EXHAUSTED: XLA\nRan out of memory in memory space hbm. Used 20G of 15.75G hbm.\n"
     )
@@ -82,7 +82,7 @@ def test_what_the_compiler_gave_up_does_not_fit():
     assert r.verdict in report_table.text(r)
 
 
-def test_warnings_name_what_nobody_asked_for():
+def test_warnings_name_unwanted_work():
     r = make(
         [gather(size=2 * GIB, times=3, seconds=1.0), cost("r.remat", seconds=0.25)],
         unknown=("unknown trip count of while.3 (loss.py:f)",),
@@ -90,13 +90,13 @@ def test_warnings_name_what_nobody_asked_for():
     )
     assert r.warnings == (
         "[SPMD] Involuntary full rematerialization of %x",
-        "unknown trip count of while.3 (loss.py:f): counted once, the step may take longer than is said",
+        "unknown trip count of while.3 (loss.py:f): counted once, so that the step may take longer than reported",
         "all-gather of 2.00 GiB over data x fsdp, 3 times: g (f32[16])",
-        "the compiler computes 1 values again to save memory: 0.250 s",
+        "the compiler rematerializes 1 values to save memory: 0.250 s",
     )
 
 
-def test_the_dearest_are_told_by_their_source():
+def test_the_most_expensive_instructions_have_their_source():
     r = make([cost(seconds=0.5), gather(seconds=0.75)])
     assert [t.name for t in r.top] == ["g", "f"]
     assert r.top[1].source == " BSD,DF->BSF/dot_general (backward)"
@@ -107,12 +107,12 @@ def test_the_report_is_json():
     assert json.loads(report.to_json(r)) == json.loads(json.dumps(dataclasses.asdict(r)))
 
 
-def test_text_and_markdown_say_the_same():
+def test_text_and_markdown_have_the_same_content():
     r = make([cost(seconds=1.5, flops=3e14), gather(seconds=0.5)], unknown=("unknown trip count of w",))
     text, markdown = report_table.text(r), report_table.markdown(r)
     for words in (
         "fits: 3.00 GiB",
-        "2.000 s, of which 0.500 s (25.0%) wait",
+        "2.000 s, of which 0.500 s (25.0%) exposed collectives",
         "v5p:2x2x1, 4 chips",
         "unknown trip count of w",
     ):

@@ -1,4 +1,4 @@
-"""Times of schedules: by hand, and of the programs that are kept as text."""
+"""Times of schedules: by hand, and of the two saved programs."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from tests.molmo2_jax.aot import programs
 from tests.molmo2_jax.aot.programs import V5E, V5P, cycles
 
 
-def timed(m, chip=V5P, trips=lambda loop, frames: None, kernel=lambda i: (0.0, 0.0)):
+def timed(m, chip=V5P, trips=lambda loop, scope: None, kernel=lambda i: (0.0, 0.0)):
     return Timer(m, chip, programs.SQUARE, trips, kernel).schedule()
 
 
@@ -31,7 +31,7 @@ def loop(trips: str, body: str) -> tuple[str, str]:
     return condition, f"%body (p: s32[]) -> s32[] {{\n  {body}\n}}"
 
 
-def test_loops_multiply_also_within_each_other():
+def test_nested_loops_multiply():
     condition, body = loop("%c = s32[] constant(3)", f"ROOT %f = f32[8] {FUSION}")
     outer_condition, outer = (
         x.replace("%cond", "%cond2").replace("%body", "%body2") for x in loop("%c = s32[] constant(5)", "")
@@ -45,16 +45,16 @@ def test_loops_multiply_also_within_each_other():
     assert [c.times for c in s.costs] == [15]
 
 
-def test_a_loop_whose_end_is_not_known_is_named():
+def test_a_loop_with_an_unknown_trip_count_is_named():
     parts = loop("%c = s32[] parameter(1)", f"ROOT %f = f32[8] {FUSION}")
     m = programs.module("ROOT %w = s32[] while(%x), condition=%cond, body=%body", INNER, *parts)
     s = timed(m)
     assert s.unknown == ("unknown trip count of w ()",) and s.seconds == pytest.approx(MICROSECOND)
-    known = timed(m, trips=lambda loop, frames: 7)
+    known = timed(m, trips=lambda loop, scope: 7)
     assert known.unknown == () and known.seconds == pytest.approx(7 * MICROSECOND)
 
 
-def test_a_conditional_costs_its_dearest_branch():
+def test_a_conditional_costs_its_most_expensive_branch():
     cheap = f"%cheap (a: f32[8]) -> f32[8] {{\n  ROOT %b = f32[8] {FUSION}\n}}"
     dear = f"%dear (a: f32[8]) -> f32[8] {{\n  %c = f32[8] {FUSION}\n  ROOT %d = f32[8] {FUSION}\n}}"
     m = programs.module(
@@ -67,7 +67,7 @@ def test_a_conditional_costs_its_dearest_branch():
 GATHER = f"%x = f32[281250] parameter(0)\n{{}} = f32[562500] {{}}(%x), dimensions={{{{0}}}}, {GROUPS}"
 
 
-def test_a_synchronous_collective_is_exposed_whole():
+def test_a_synchronous_collective_is_exposed_in_full():
     m = programs.module(GATHER.format("%g", "all-gather") + f"\nROOT %f = f32[8] {FUSION}", INNER)
     s = timed(m)
     assert s.exposed == pytest.approx(12.5 * MICROSECOND) and s.seconds == pytest.approx(13.5 * MICROSECOND)
@@ -97,22 +97,22 @@ def test_a_second_transfer_waits_for_the_links():
 
 
 @pytest.mark.parametrize("work", [0, 100])
-def test_what_crosses_between_slices_takes_the_network(work):
+def test_collectives_between_slices_take_the_network(work):
     attributes = (
         'frontend_attributes={_xla_host_transfer_rendezvous="psum_0",_xla_megascale_transfer_type="ALL_REDUCE"}'
     )
     lines = ["%x = f32[312500] parameter(0)", f"%s = (f32[312500], u32[]) send(%x, %t), {attributes}"]
     lines += [f"%r = (f32[312500], u32[]) recv(%t), {attributes}", *(f"%f{n} = f32[8] {FUSION}" for n in range(work))]
     lines += ["%sd = token[] send-done(%s)", "ROOT %rd = (f32[312500], u32[]) recv-done(%r)"]
-    place = dataclasses.replace(programs.SQUARE, slices=2)
-    s = Timer(programs.module("\n".join(lines), INNER), V5P, place, None, None).schedule()
+    layout = dataclasses.replace(programs.SQUARE, slices=2)
+    s = Timer(programs.module("\n".join(lines), INNER), V5P, layout, None, None).schedule()
     (crossing,) = (c for c in s.costs if c.collective is not None)
     assert (crossing.collective.kind, crossing.collective.axes) == ("all-reduce over DCN", ("data",))
     assert s.exposed == pytest.approx((200 - work) * MICROSECOND)  # 1.25 MB at 6.25 GB/s
     assert crossing.seconds + crossing.hidden == pytest.approx(200 * MICROSECOND)
 
 
-def test_a_kernel_takes_what_is_said_of_it():
+def test_a_kernel_takes_its_given_time():
     line = 'ROOT %k = f32[8] custom-call(%x), custom_call_target="{}"'
     assert timed(programs.module(line.format("tpu_custom_call")), kernel=lambda i: (3.0, 7.0)).seconds == 3.0
     assert timed(programs.module(line.format("AllocateBuffer")), kernel=lambda i: (3.0, 7.0)).seconds == 0.0
@@ -125,7 +125,7 @@ def test_without_an_estimate_bytes_are_counted():
 
 
 def test_the_gathers_of_a_loop_on_v5p_are_exposed():
-    s = timed(programs.kept("v5p"), trips=lambda loop, frames: 10)
+    s = timed(programs.saved("v5p"), trips=lambda loop, scope: 10)
     gathers = [c for c in s.costs if c.collective is not None and c.collective.kind == "all-gather"]
     assert [(c.times, c.collective.axes, c.collective.bytes) for c in gathers] == 2 * [(6, ("fsdp",), 512 * 2048 * 2)]
     once = 512 * 2048 * 2 / 2 / V5P.link
@@ -134,12 +134,12 @@ def test_the_gathers_of_a_loop_on_v5p_are_exposed():
     assert s.unknown == ()
 
 
-def test_the_gathers_of_a_loop_on_v5e_run_beside_the_matmul():
-    s = timed(programs.kept("v5e"), chip=V5E, trips=lambda loop, frames: 10)
+def test_the_gathers_of_a_loop_on_v5e_overlap_with_the_matmul():
+    s = timed(programs.saved("v5e"), chip=V5E, trips=lambda loop, scope: 10)
     gathers = [c for c in s.costs if c.collective is not None and c.collective.kind == "all-gather"]
     assert sum(c.times for c in gathers) == 12
     once = 512 * 2048 * 2 / 2 / V5E.link
-    beside = [c for c in gathers if "start" in c.instruction.name or c.hidden]
-    assert [c.seconds for c in beside] == [0.0] and beside[0].hidden == pytest.approx(6 * once)
+    overlapped = [c for c in gathers if "start" in c.instruction.name or c.hidden]
+    assert [c.seconds for c in overlapped] == [0.0] and overlapped[0].hidden == pytest.approx(6 * once)
     assert sum(c.seconds for c in gathers) == pytest.approx(6 * once)
     assert sum(c.flops for c in s.costs) == 6 * 2 * 2 * 2048 * 512 * 2048  # x bf16[8192, 512]

@@ -1,6 +1,4 @@
-"""The rows a step is assumed to work on, by hand, and the time of kernels on them."""
-
-import dataclasses
+"""The rows that a step is assumed to process, and the time of kernels on them."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ import pytest
 from data_pipelines.packing.schema import RowShape
 from molmo2_jax.aot import kernel_cost
 from molmo2_jax.aot.hlo import HloError
-from molmo2_jax.aot.workload import full_row, workload
+from molmo2_jax.aot.workload import Workload, full_row, workload
 from molmo2_jax.models.config import PRESETS
 from molmo2_jax.ops.attention.pallas_tpu import BLOCKS
 from molmo2_jax.train.flops import flops_by_part, model_flops, visible_pairs
@@ -17,16 +15,18 @@ from tests.molmo2_jax.aot.programs import V5P
 from tests.molmo2_jax.train import small_run
 
 EIGHT_B = PRESETS["molmo2_8b"]
-STAGE2 = RowShape(tokens=16_384, crops=128, pooled=14_336, shards=1)
-STAGE3 = RowShape(tokens=36_864, crops=384, pooled=32_768, shards=8)
+STAGE2 = RowShape(seq_len=16_384, crops=128, pooled=14_336)
+STAGE3 = RowShape(seq_len=36_864, crops=384, pooled=32_768)
 
 
-def config(batch=128, mesh=(1, 64, 1, 1), microbatches=1, chunk=1024):
+def stage2(mesh=(1, 64, 1, 1), microbatches=1, **model) -> Workload:
+    """128 rows of stage 2 on a mesh of data, fsdp, context, tensor; keywords change RunConfig."""
     mesh = dict(zip(("data", "fsdp", "context", "tensor"), mesh, strict=True))
-    return small_run.config(batch=batch, mesh=mesh, microbatches=microbatches, model__loss_chunk=chunk)
+    run = small_run.config(**{f"model__{key}": value for key, value in ({"loss_chunk": 1024} | model).items()}).model
+    return workload(run, EIGHT_B, STAGE2, mesh, batch=128, microbatches=microbatches)
 
 
-def test_a_full_row_is_causal_and_all_of_it_is_used():
+def test_a_full_row_is_causal_and_has_no_padding():
     row = full_row(STAGE2)
     assert visible_pairs(row) == 16_384 * 16_385 // 2
     assert np.count_nonzero(row["visual_slots"] < 16_384) == 128 * 81 == 10_368
@@ -42,15 +42,16 @@ def test_flops_of_the_text_are_six_per_weight_and_token():
     assert sum(flops.values()) == model_flops(EIGHT_B, full_row(STAGE2))
 
 
-def test_every_crop_is_counted_whatever_the_shards():
-    one, eight = (flops_by_part(EIGHT_B, full_row(dataclasses.replace(STAGE3, shards=n))) for n in (1, 8))
-    assert one == eight
-    assert one["ViT"] == pytest.approx(3 * flops_by_part(EIGHT_B, full_row(STAGE2))["ViT"])
+def test_every_crop_is_counted_on_every_mesh():
+    assert stage2((1, 64, 1, 1)).flops == stage2((1, 16, 4, 1), microbatches=8).flops
+    assert flops_by_part(EIGHT_B, full_row(STAGE3))["ViT"] == pytest.approx(
+        3 * flops_by_part(EIGHT_B, full_row(STAGE2))["ViT"]
+    )
 
 
-def test_loops_run_as_often_as_a_device_has_work():
-    load = workload(config(), EIGHT_B, STAGE2)
-    assert load.loss_chunks == -(-2 * 6016 // 1024)  # two rows a device
+def test_trip_counts_follow_the_work_of_a_device():
+    load = stage2()
+    assert load.loss_chunks == -(-2 * 6016 // 1024)  # two rows per device
     assert load.attention_tiles == 2 * 64 * 65 // 2  # tiles of 256
     assert load.tokens == 128 * 16_384 and load.flops == {
         part: 128 * flops for part, flops in flops_by_part(EIGHT_B, full_row(STAGE2)).items()
@@ -65,9 +66,7 @@ def test_loops_run_as_often_as_a_device_has_work():
     ],  # the last of four devices has 4,096 tokens with loss, or the last chunk's 2,048
 )
 def test_the_device_with_most_targets_counts(order, chunks):
-    c = config(mesh=(1, 16, 4, 1), microbatches=8)  # a row a device
-    load = workload(dataclasses.replace(c, model=dataclasses.replace(c.model, token_order=order)), EIGHT_B, STAGE2)
-    assert load.loss_chunks == chunks
+    assert stage2((1, 16, 4, 1), microbatches=8, token_order=order).loss_chunks == chunks  # one row per device
 
 
 @pytest.mark.parametrize(
@@ -81,23 +80,22 @@ def test_the_device_with_most_targets_counts(order, chunks):
     ],
 )
 def test_the_device_with_most_tiles_counts(context, order, tiles, ring):
-    c = config(mesh=(1, 16, 4, 1), microbatches=8)  # a row a device, 16 of its 64 blocks of tokens
-    run = dataclasses.replace(c.model, context=context, token_order=order)
-    load = workload(dataclasses.replace(c, model=run), EIGHT_B, STAGE2)
+    # One row per device, 16 of its 64 blocks of tokens.
+    load = stage2((1, 16, 4, 1), microbatches=8, context=context, token_order=order)
     assert load.attention_tiles == tiles
     assert ring is None or load.ring_tiles == ring
 
 
-def test_loops_are_known_by_their_source():
-    load = workload(config(), EIGHT_B, STAGE2)
+def test_loops_are_known_by_their_scope():
+    load = stage2()
     m = programs.module(
         '%w = s32[] while(%x), metadata={op_name="a/b"}\nROOT %r = s32[] while(%x), metadata={op_name="a/cond/b"}'
     )
     loop, ring = m.instruction("w"), m.instruction("r")
-    assert load.trips(loop, ("x/ops/loss.py:_local_sums", "a.py:f")) == load.loss_chunks
-    assert load.trips(loop, ("x/ops/blockwise_attention.py:f", "ops/attention/attention.py:g")) == load.attention_tiles
-    assert load.trips(ring, ("x/ops/attention.py:g",)) == load.ring_tiles
-    assert load.trips(loop, ("x/models/vit.py:f",)) is None
+    assert load.trips(loop, "loss") == load.loss_chunks
+    assert load.trips(loop, "attention") == load.attention_tiles
+    assert load.trips(ring, "attention") == load.ring_tiles
+    assert load.trips(loop, "vit") is None and load.trips(loop, None) is None
 
 
 def call(name: str, q="bf16[2,16384,4096]", k="bf16[2,16384,1024]", op_name="jit(step)/while/body", order="contiguous"):
@@ -117,13 +115,13 @@ def test_a_kernel_visits_the_causal_half_and_the_tiles_on_the_diagonal():
     assert call("attention_backward")[1] == 2.5 * flops
 
 
-def test_the_last_device_of_a_cut_sequence_sees_most_keys():
+def test_the_last_device_of_a_sharded_sequence_has_most_keys():
     half_tiles = 4096 * BLOCKS["v5p"].keys / 2
     flops = call("attention_forward", q="bf16[2,4096,4096]")[1]
     assert flops == 2 * 2 * 2 * 4096 * (4096 * 16_384 - 4096 * 4096 / 2 + half_tiles)
 
 
-def test_a_step_of_a_ring_that_is_not_skipped_sees_all_keys():
+def test_a_ring_step_that_is_not_skipped_has_all_keys():
     flops = call("attention_forward", op_name="jit(step)/while/body/cond/branch_1_fun")[1]
     assert flops == 2 * 2 * 2 * 4096 * 16_384 * 16_384
 
@@ -142,5 +140,5 @@ def test_a_crop_attends_to_all_of_itself():
 
 
 def test_an_unknown_kernel_is_named():
-    with pytest.raises(HloError, match=r"a Pallas kernel without a known cost: conv\.7"):
+    with pytest.raises(HloError, match=r"no cost for the Pallas kernel conv\.7"):
         call("conv")

@@ -1,4 +1,4 @@
-"""`molmo2 aot` as its user meets it; the step of a small model is really compiled for four chips of v5e."""
+"""The command `molmo2 aot`; one test compiles the step of a small model for four chips of v5e."""
 
 import dataclasses
 import importlib.util
@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 from molmo2_jax.aot import analysis, sweep
+from molmo2_jax.cli.aot import _trial_flags
 from molmo2_jax.models import config as models
 from tests.molmo2_jax.aot.examples import example_report
 from tests.molmo2_jax.models.small import small
@@ -19,10 +20,9 @@ KEYS = {
     "mesh.tensor": 2,
     "model.dtype": "bfloat16",
     "model.loss_chunk": 64,
-    "data.seq_len": 256,
-    "data.crops": 2,
-    "data.pooled": 128,
-    "data.vocab_size": 320,
+    "data.row.seq_len": 256,
+    "data.row.crops": 2,
+    "data.row.pooled": 128,
 }
 
 pytestmark = [
@@ -57,9 +57,9 @@ def test_a_step_is_compiled_and_reported(molmo2, small_model, tmp_path):
         for name, sign in [("arguments", 1), ("temporaries", 1), ("output", 1), ("code", 1), ("alias", -1)]
     )
     assert {m["axes"] for m in r["collectives"]} >= {"fsdp", "tensor", "fsdp x tensor"}
-    assert {"ViT attention", "ViT matmuls", "attention", "LLM matmuls", "loss", "optimizer"} <= {
-        p["name"] for p in r["parts"]
-    }
+    parts = {p["name"] for p in r["parts"]}
+    assert {"ViT attention", "ViT matmuls", "attention", "LLM matmuls", "loss", "optimizer"} <= parts
+    assert "other" not in parts
     assert 0 < r["mfu"] < 1 and r["step_seconds"] == pytest.approx(sum(p["seconds"] for p in r["parts"]))
     model, executed = sum(r["model_flops"].values()), 4 * r["executed_flops"]
     assert 0.9 < executed / model < 2  # remat is off, tiles and chunks are whole
@@ -73,13 +73,13 @@ def test_a_step_is_compiled_and_reported(molmo2, small_model, tmp_path):
 
 @pytest.fixture
 def reported(monkeypatch):
-    """Lets `analyse` give a report that fits or not, without compiling."""
+    """Replaces `analyse`: a report that fits or not, without compiling."""
 
     def give(fits: bool):
         made = (
             example_report() if fits else dataclasses.replace(example_report(), fits=False, verdict="DOES NOT FIT: 17")
         )
-        monkeypatch.setattr(analysis, "analyse", lambda c, topology, dump: made)
+        monkeypatch.setattr(analysis, "analyse", lambda run, topology, dump: made)
 
     return give
 
@@ -95,14 +95,14 @@ def test_the_exit_status_says_whether_it_fits(molmo2, reported, fits, expected):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--topology=v5e"], "--topology=v5e: it is GENERATION:SIZE, as v5p:4x4x4; generations are ['v4', 'v5e'"),
-        (["--topology=v3:2x2"], "--topology=v3:2x2: it is GENERATION:SIZE"),
+        (["--topology=v5e"], "--topology=v5e: want GENERATION:SIZE, as v5p:4x4x4; generations are ['v4', 'v5e'"),
+        (["--topology=v3:2x2"], "--topology=v3:2x2: want GENERATION:SIZE"),
         (["--topology=v5e:3x5x7"], "--topology=v5e:3x5x7: "),
         (
             ["--config.mesh.fsdp=8"],
             "mesh {'context': 1, 'data': 1, 'fsdp': 8, 'tensor': 2} needs 16 devices, but there are 4",
         ),
-        (["--config.data.vocab_size=7"], "data.vocab_size = 7"),
+        (["--config.data.vocab_size=7"], "vocab_size"),
         (["--config.model.remat=all"], "model.remat = 'all' is unknown"),
     ],
 )
@@ -120,15 +120,15 @@ def test_without_libtpu_the_extra_is_named(molmo2, monkeypatch):
     assert err == "molmo2 aot: --topology: compiling for TPUs needs the libtpu package: pip install 'molmo2_jax[aot]'\n"
 
 
-def test_a_sweep_keeps_all_trials_and_shows_the_best(molmo2, small_model, monkeypatch, tmp_path):
+def test_a_sweep_saves_all_trials_and_prints_them(molmo2, small_model, monkeypatch, tmp_path):
     shared = []
 
-    def compile_apart(flags, overrides):
+    def compile_in_subprocess(flags, overrides):
         shared.append(flags)
         seconds = overrides["mesh.fsdp"] + (overrides["model.remat"] != "dots")
         return sweep.Trial(dict(overrides), True, step_seconds=seconds)
 
-    monkeypatch.setattr(sweep, "compile_apart", compile_apart)
+    monkeypatch.setattr(sweep, "compile_in_subprocess", compile_in_subprocess)
     status, out, _ = molmo2(*arguments(), "--sweep", "--out=found")
     assert status == 0
     trials = json.loads((tmp_path / "found" / "sweep.json").read_text())["trials"]
@@ -137,12 +137,19 @@ def test_a_sweep_keeps_all_trials_and_shows_the_best(molmo2, small_model, monkey
     assert shared[0] == arguments()[1:]
 
 
-def test_a_sweep_in_which_nothing_fits(molmo2, small_model, monkeypatch):
-    monkeypatch.setattr(sweep, "compile_apart", lambda flags, overrides: sweep.Trial(dict(overrides)))
+@pytest.mark.parametrize(
+    "flags", [("--sweep", "--out=found"), ("--sweep", "--out", "found"), ("-sweep", "-out", "found"), ("--sweep=true",)]
+)
+def test_trials_have_all_flags_of_a_sweep_but_its_own(flags):
+    assert _trial_flags(["--config=a.py", *flags, "--topology=v5e:2x2"]) == ["--config=a.py", "--topology=v5e:2x2"]
+
+
+def test_a_sweep_without_a_trial_that_fits(molmo2, small_model, monkeypatch):
+    monkeypatch.setattr(sweep, "compile_in_subprocess", lambda flags, overrides: sweep.Trial(dict(overrides)))
     status, _, err = molmo2(*arguments(), "--sweep")
-    assert status == 3 and err.endswith("molmo2 aot: none of these fits\n")
+    assert status == 3 and err.endswith("molmo2 aot: no trial fits\n")
 
 
 def test_a_sweep_dumps_nothing(molmo2, small_model):
     status, _, err = molmo2(*arguments(), "--sweep", "--dump=x")
-    assert status == 1 and "--dump: a sweep keeps no programs" in err
+    assert status == 1 and "--dump: a sweep dumps no programs" in err

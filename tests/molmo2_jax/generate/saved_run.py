@@ -16,7 +16,7 @@ from molmo2_jax.train.optimizer import OptimConfig
 from molmo2_jax.train.step import State
 from molmo2_jax.weights.checkpoint_files import to_json
 from molmo2_jax.weights.init_from import InitConfig
-from tests.molmo2_jax.models.small import RUN, numbers
+from tests.molmo2_jax.models.small import RUN, random_weights
 
 MESH = {"data": 1, "fsdp": 1, "context": 1, "tensor": 1}
 
@@ -39,7 +39,9 @@ def save_run(workdir: pathlib.Path, architecture: Molmo2Config, data: DataConfig
         checkpoint=CheckpointConfig(every=1, keep=1),
     )
     with jax.set_mesh(sharding.make_mesh(MESH, jax.devices()[:1])):
-        params = {n: jnp.asarray(a) for n, a in numbers(parameters.structure(architecture).shapes, scale=scale).items()}
+        params = {
+            n: jnp.asarray(a) for n, a in random_weights(parameters.structure(architecture).shapes, scale=scale).items()
+        }
         state = State(jnp.int32(1), {}, params, {"count": jnp.int32(1)})
         checkpoints = Checkpoints(workdir, config.checkpoint, to_json(config), architecture)
         checkpoints.save(state, iter(grain.MapDataset.range(1).to_iter_dataset()))

@@ -12,7 +12,7 @@ from molmo2_jax import sharding
 from molmo2_jax.generate.decode import decode, prefill
 from molmo2_jax.models import structure as parameters
 from molmo2_jax.models.molmo2 import logits
-from tests.molmo2_jax.models.small import KINDS, RUN, numbers
+from tests.molmo2_jax.models.small import KINDS, RUN, random_weights
 
 ONE = (1, 1, 1, 1)
 LENGTHS = np.int32([24, 9])
@@ -48,7 +48,7 @@ def model_on_mesh(kind, sizes):
     with jax.set_mesh(mesh):
         s = parameters.structure(KINDS[kind])
         shardings = {name: a.sharding for name, a in s.abstract(mesh).items()}
-        params = numbers(s.shapes)
+        params = random_weights(s.shapes)
         params["llm/embed/base"] *= 0.1
         return mesh, s.model({name: jax.device_put(a, shardings[name]) for name, a in params.items()})
 

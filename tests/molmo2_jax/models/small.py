@@ -1,4 +1,4 @@
-"""Small models of every kind, and rows for them: what the tests of models, training and generation share."""
+"""Small models of every kind, and rows for them, for the tests of models, weights, training and generation."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ RUN = RunConfig(
 
 
 def small(**llm) -> Molmo2Config:
-    """Two ViT blocks, two decoder layers, 320 base tokens; keywords change the decoder."""
+    """Two ViT blocks, two decoder layers, 320 base tokens; keyword arguments change the decoder."""
     base = dataclasses.replace(TINY.llm, width=32, layers=2, heads=4, kv_heads=2, head_dim=12, mlp=48, vocab=320)
     return dataclasses.replace(
         TINY,
@@ -49,8 +49,8 @@ OLMO = {
 KINDS = {"qwen3_tied": small(), "qwen3_untied": small(tied=False), "olmo3": small(**OLMO)}
 
 
-def numbers(shapes: Mapping[str, tuple[int, ...]], seed: int = 0, scale: float = 0.2) -> dict[str, np.ndarray]:
-    """Parameters for a structure's shapes, large enough that no softmax is flat and no norm's scale is 1."""
+def random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int = 0, scale: float = 0.2) -> dict[str, np.ndarray]:
+    """Weights for the shapes of a structure, large enough that no softmax is flat and no norm's scale is 1."""
     rng = np.random.default_rng(seed)
     draws = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     return {name: 1 + 0.1 * x if name.endswith("/scale") else scale * x for name, x in draws.items()}
@@ -73,6 +73,6 @@ def rows(c: Molmo2Config, batch: int = 2, seed: int = 0) -> dict[str, np.ndarray
     row["image_group"][:, 1:13] = 1
     row["crops"][:] = rng.integers(0, 256, row["crops"].shape)
     row["pooling"][:] = rng.integers(0, 2 * 729, row["pooling"].shape)
-    row["pooling"][:, 6:, 4:] = -1  # 2x2 windows leave five of nine places empty
+    row["pooling"][:, 6:, 4:] = -1  # 2x2 windows leave five of nine indices unused
     row["visual_slots"][:] = np.arange(1, 13)
     return row

@@ -6,14 +6,15 @@ import jax
 import pytest
 
 from molmo2_jax import sharding
-from molmo2_jax.models import config, structure
+from molmo2_jax.models import config
+from molmo2_jax.models.structure import structure
 from molmo2_jax.ops.rope import Yarn
 
 
 @pytest.fixture(scope="module")
 def structures():
     with jax.set_mesh(sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])):
-        return {name: structure.structure(config.preset(name)) for name in config.PRESETS}
+        return {name: structure(config.preset(name)) for name in config.PRESETS}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Gathering patches and adding visual tokens with the sequence cut over `context`: each shard pools its own crops."""
+"""Gathering patches and adding visual tokens with the sequence sharded over `context`: shards pool their own crops."""
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +29,11 @@ def test_visual_tokens_reach_their_slots_from_any_shard(context):
 
     mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1) | {"context": context}, jax.devices()[:context])
     with jax.set_mesh(mesh):
-        placed = sharding.put_rows({"x": x, "features": features, "pooling": pooling, "slots": slots}, mesh)
+        arrays = sharding.put_rows({"x": x, "features": features, "pooling": pooling, "slots": slots}, mesh)
 
         @jax.jit
         def run(x, features, pooling, slots):
             return add_visual_tokens(x, jnp.sum(gather_patches(features, pooling), axis=2), slots)
 
-        got = np.asarray(run(**placed))
+        got = np.asarray(run(**arrays))
     np.testing.assert_allclose(got, want, atol=1e-5)

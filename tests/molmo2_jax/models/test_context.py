@@ -1,4 +1,4 @@
-"""The whole model with the sequence cut over `context`: every strategy and token order, and what travels for vision."""
+"""The whole model with the sequence sharded over `context`: its loss, and the collectives of vision."""
 
 import dataclasses
 import functools
@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from molmo2_jax import sharding
-from molmo2_jax.models import structure as parameters
+from molmo2_jax.models.structure import structure
 from molmo2_jax.ops.attention.token_order import arrange
-from tests.molmo2_jax.models.small import KINDS, RUN, numbers, rows
+from tests.molmo2_jax.models.small import KINDS, RUN, random_weights, rows
 
 KIND = "qwen3_untied"
 CROPS = 4
 
 
 def batch(shards):
-    """Rows with four crops; three visual tokens of each, which pool patches of their own crop, counted in its shard."""
+    """Rows with four crops and three visual tokens of each; patch indices count within the crop's vision shard."""
     row = rows(KINDS[KIND])
     rng = np.random.default_rng(1)
     row["crops"] = rng.integers(0, 256, (2, CROPS, *row["crops"].shape[2:])).astype(np.uint8)
@@ -27,14 +27,14 @@ def batch(shards):
     return row | {"pooling": np.where(row["pooling"] < 0, -1, own).astype(np.int32)}
 
 
-def place(sizes, run):
-    """(mesh, jitted step, parameters, rows): `step(parameters, rows)` gives loss and gradients."""
+def set_up(sizes, run):
+    """(mesh, jitted step, weights, rows); `step(weights, rows)` returns loss and gradients."""
     mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, sizes, strict=True)), jax.devices()[: np.prod(sizes)])
-    ways = mesh.shape[sharding.CONTEXT]
+    shards = mesh.shape[sharding.CONTEXT]
     with jax.set_mesh(mesh):
-        s = parameters.structure(KINDS[KIND])
-        params = jax.device_put(numbers(s.shapes), {name: a.sharding for name, a in s.abstract(mesh).items()})
-        row = sharding.put_rows(arrange(batch(ways), run.token_order, ways), mesh)
+        s = structure(KINDS[KIND])
+        params = jax.device_put(random_weights(s.shapes), {name: a.sharding for name, a in s.abstract(mesh).items()})
+        row = sharding.put_rows(arrange(batch(shards), run.token_order, shards), mesh)
 
     def loss(params, row):
         sums = s.model(params).losses(row, run)
@@ -46,7 +46,7 @@ def place(sizes, run):
 @functools.cache
 def compiled(sizes, **changes):
     """(compiled step, loss, gradients) of RUN with `changes`."""
-    mesh, step, params, row = place(sizes, dataclasses.replace(RUN, **changes))
+    mesh, step, params, row = set_up(sizes, dataclasses.replace(RUN, **changes))
     with jax.set_mesh(mesh):
         step = step.lower(params, row).compile()
         return step, *jax.tree.map(np.asarray, step(params, row))
@@ -61,17 +61,17 @@ def test_devices_along_context_give_the_loss_and_gradients_of_one():
     assert other_loss == pytest.approx(loss, rel=1e-5)
     scales = {name: np.abs(g).max() for name, g in grads.items()}
     for name, g in grads.items():
-        # Softmax does not see a constant added to all keys of a query: these gradients are rounding.
+        # Softmax ignores a constant added to all keys of a query: these gradients are rounding errors.
         scale = scales[name[:-1] + "w"] if name in ("vit/blocks/attn/k/b", "connector/k/b") else scales[name]
         np.testing.assert_allclose(other[name], g, rtol=0, atol=2e-5 * scale, err_msg=name)
 
 
 COLLECTIVE = re.compile(r"= (.*) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-ALONE = re.compile(r"replica_groups=(\{\{0\}|\[\d+,1\]<=)")  # over a mesh axis of one device: nothing travels
+ALONE = re.compile(r"replica_groups=(\{\{0\}|\[\d+,1\]<=)")  # over a mesh axis of one device: sends nothing
 
 
 def collectives(text):
-    """{kind: the shapes of its results, "f32[2,12,32]"} in a compiled program."""
+    """{kind: shapes of its results, as "f32[2,12,32]"} of a compiled program."""
     found = {}
     for line in text.splitlines():
         if (op := COLLECTIVE.search(line)) and not ALONE.search(line):
@@ -82,14 +82,14 @@ def collectives(text):
 def test_only_pooled_features_and_their_slots_are_gathered():
     c, S, G = KINDS[KIND], 64, 12
     found = collectives(compiled(**CONTEXT_4)[0].as_text())
-    # The loss shares its chunks of positions over context, and each device's part of the table's gradient.
+    # The loss gathers its chunks of positions over context, and each device's part of the table's gradient.
     chunk = 4 * RUN.loss_chunk
     loss = {f"f32[{chunk},{c.llm.width}]", f"s32[{chunk}]", f"f32[{chunk}]", f"f32[{c.llm.vocab},{c.llm.width}]"}
     assert found["all-gather"] == {f"f32[2,{G},{c.llm.width}]", f"s32[2,{G}]"} | loss
-    assert f"f32[2,{G // 4},{c.llm.width}]" in found["reduce-scatter"]  # their gradients go home
+    assert f"f32[2,{G // 4},{c.llm.width}]" in found["reduce-scatter"]  # their gradients return to their shards
     keys = c.llm.kv_heads * c.llm.head_dim
     assert found["collective-permute"] == {f"f32[2,{S // 4},{keys}]", f"s32[3,2,{S // 4}]"}
     assert found.keys() == {"all-gather", "all-reduce", "reduce-scatter", "collective-permute"}
-    # What is summed are parameters' gradients and scalars: neither crops, patches nor tokens of a row.
+    # Sums are of parameters' gradients and scalars, not of crops, patches or tokens of a row.
     rest = {tuple(int(n) for n in re.findall(r"\d+", shape.split("[")[1])) for shape in found["all-reduce"]}
     assert not {dims for dims in rest if dims[:1] == (2,) and {S, S // 4, CROPS, 1, G} & set(dims[1:2])}

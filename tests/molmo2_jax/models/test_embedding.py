@@ -1,4 +1,4 @@
-"""Token embeddings: looked up where the table lies."""
+"""Token embeddings: each device looks tokens up in its shard of the table."""
 
 import re
 
@@ -23,13 +23,13 @@ def on(sizes):
     return jax.set_mesh(mesh)
 
 
-def place(embed, tokens):
+def split_and_put(embed, tokens):
     return nnx.split(embed), sharding.put_rows({"tokens": tokens}, jax.sharding.get_mesh())["tokens"]
 
 
 def look_up(tokens, dtype=jnp.float32, slope=None):
-    """(embedded tokens, gradients of sum(slope * embedded)) on the mesh that is set."""
-    (graph, tables), tokens = place(Embedding(C, nnx.Rngs(0)), tokens)
+    """(embedded tokens, gradients of sum(slope * embedded)) on the current mesh."""
+    (graph, tables), tokens = split_and_put(Embedding(C, nnx.Rngs(0)), tokens)
 
     @jax.jit
     def run(tables):
@@ -60,7 +60,7 @@ def test_every_token_gets_its_row_and_every_row_its_gradients(sizes):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
-def test_gradients_of_bfloat16_lookups_are_added_up_in_float32():
+def test_gradients_of_bfloat16_lookups_are_summed_in_float32():
     tokens = np.where(np.arange(4096) % 2, 5, C.vocab + 5).reshape(4, 1024).astype("i4")
     with on((1, 2, 2, 2)):
         _, grads = look_up(tokens, jnp.bfloat16)
@@ -68,9 +68,9 @@ def test_gradients_of_bfloat16_lookups_are_added_up_in_float32():
         np.testing.assert_array_equal(np.asarray(grads[table][...])[5], 2048)  # a bfloat16 sum stops growing at 256
 
 
-def test_no_table_travels():
+def test_no_table_is_sent():
     with on((1, 4, 1, 2)):
-        (graph, tables), tokens = place(Embedding(C, nnx.Rngs(0)), TOKENS)
+        (graph, tables), tokens = split_and_put(Embedding(C, nnx.Rngs(0)), TOKENS)
         run = jax.jit(lambda tables: nnx.merge(graph, tables)(tokens, jnp.float32))
         program = run.lower(tables).compile().as_text()
     moved = re.findall(r"= (.*) (all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)\(", program)

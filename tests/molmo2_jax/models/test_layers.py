@@ -1,3 +1,5 @@
+"""Dropout: rates, independence of the masks, and the mean."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ def drawn(rates):
         return x, dropout_masks(x, jax.random.key(0), rate_BS), rate_BS
 
 
-def test_both_masks_drop_at_each_token_s_rate_and_know_nothing_of_each_other():
+def test_both_masks_drop_at_the_rate_of_each_token_and_are_independent():
     rates = np.array([0.0, 0.1, 0.5])
     _, (one, two), _ = drawn(rates)
     for mask in (one, two):
@@ -26,7 +28,7 @@ def test_both_masks_drop_at_each_token_s_rate_and_know_nothing_of_each_other():
     assert np.all(one[0]) and np.all(two[0])
 
 
-def test_what_is_kept_grows_so_that_the_mean_stays():
+def test_dropout_scales_the_rest_so_that_the_mean_stays():
     x, (kept, _), rate_BS = drawn([0.0, 0.1, 0.5])
     y = np.asarray(dropout(x, kept, rate_BS))
     assert (y[~np.asarray(kept)] == 0).all()

@@ -1,4 +1,4 @@
-"""The whole model: what reaches what, on one device and on eight."""
+"""The whole model: which tokens influence which, on one device and on eight."""
 
 import dataclasses
 import functools
@@ -10,14 +10,14 @@ import pytest
 
 from molmo2_jax import sharding
 from molmo2_jax.models import llm
-from molmo2_jax.models import structure as parameters
 from molmo2_jax.models.molmo2 import logits
-from tests.molmo2_jax.models.small import KINDS, RUN, numbers, rows
+from molmo2_jax.models.structure import structure
+from tests.molmo2_jax.models.small import KINDS, RUN, random_weights, rows
 
 ONE = (1, 1, 1, 1)
 
-# Softmax does not see a constant added to all keys of a query: these gradients are rounding.
-SILENT = {"vit/blocks/attn/k/b", "connector/k/b"}
+# Softmax ignores a constant added to all keys of a query: these gradients are rounding errors.
+ROUNDING = {"vit/blocks/attn/k/b", "connector/k/b"}
 
 
 def mesh_of(sizes):
@@ -25,10 +25,11 @@ def mesh_of(sizes):
     return sharding.make_mesh(dict(zip(sharding.MESH_AXES, sizes, strict=True)), devices)
 
 
-def place(kind, mesh, batch):
-    s = parameters.structure(KINDS[kind])
-    targets = {name: a.sharding for name, a in s.abstract(mesh).items()}
-    return s, {n: jax.device_put(a, targets[n]) for n, a in numbers(s.shapes).items()}, sharding.put_rows(batch, mesh)
+def set_up(kind, mesh, batch):
+    """(structure, weights, rows) on a mesh."""
+    s = structure(KINDS[kind])
+    params = jax.device_put(random_weights(s.shapes), {name: a.sharding for name, a in s.abstract(mesh).items()})
+    return s, params, sharding.put_rows(batch, mesh)
 
 
 @functools.cache
@@ -40,7 +41,7 @@ def reference(kind, batch=2):
 def loss_and_gradients(kind, sizes, batch, run=RUN, key=None):
     mesh = mesh_of(sizes)
     with jax.set_mesh(mesh):
-        s, params, row = place(kind, mesh, batch)
+        s, params, row = set_up(kind, mesh, batch)
 
         @jax.jit
         def step(params, row):
@@ -57,12 +58,12 @@ def token_gradients(kind, batch, weights, attention):
     """d loss / d embedded tokens [B, S, D], where only `weights` carries loss."""
     mesh = mesh_of(ONE)
     with jax.set_mesh(mesh):
-        s, params, row = place(kind, mesh, batch | {"loss_weights": weights})
+        s, params, row = set_up(kind, mesh, batch | {"loss_weights": weights})
         run = dataclasses.replace(RUN, attention=attention)
         model = s.model(params)
 
         def loss(x):
-            return model.losses_of(x, row, run).cross_entropy
+            return model.losses_from_embeddings(x, row, run).cross_entropy
 
         return np.asarray(jax.jit(jax.grad(loss))(model.embed(row, run)))
 
@@ -76,21 +77,21 @@ def test_eight_devices_give_the_loss_and_gradients_of_one(kind, sizes):
     other_loss, other = loss_and_gradients(kind, sizes, batch)
     assert other_loss == pytest.approx(loss, rel=1e-5)
     for name, g in grads.items():
-        scale = np.abs(g).max() if name not in SILENT else np.abs(grads[name[:-1] + "w"]).max()
+        scale = np.abs(g).max() if name not in ROUNDING else np.abs(grads[name[:-1] + "w"]).max()
         np.testing.assert_allclose(other[name], g, rtol=0, atol=2e-5 * scale, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", ["qwen3_tied", "olmo3"])
 def test_every_parameter_but_unused_rows_gets_a_gradient(kind):
     _, grads = reference(kind)
-    assert {n for n, g in grads.items() if not g.any()} <= SILENT
+    assert {n for n, g in grads.items() if not g.any()} <= ROUNDING
     new = grads["llm/embed/new"]
     assert new[2].any() and not np.delete(new, 2, axis=0).any()
 
 
 @pytest.mark.parametrize("attention", ["dense", "blockwise"])
 @pytest.mark.parametrize("kind", ["qwen3_tied", "olmo3"])
-def test_branches_and_examples_are_exactly_blind_to_each_other(kind, attention):
+def test_branches_and_examples_do_not_see_each_other_at_all(kind, attention):
     batch = rows(KINDS[kind])
     weights = np.zeros_like(batch["loss_weights"])
     weights[:, 28:40] = 1.0  # the loss of branch B
@@ -109,12 +110,12 @@ def test_visual_tokens_see_later_visual_tokens():
     assert (grads[:, 1:13] > 0).all() and (grads[:, 13:] == 0).all()
 
 
-def test_features_are_added_to_the_token_embedding_where_the_slots_say():
+def test_features_are_added_to_the_token_embeddings_at_their_slots():
     batch = rows(KINDS["qwen3_tied"])
     batch["visual_slots"][:, 6:] = 64  # unused
     mesh = mesh_of(ONE)
     with jax.set_mesh(mesh):
-        s, params, row = place("qwen3_tied", mesh, batch)
+        s, params, row = set_up("qwen3_tied", mesh, batch)
         model = s.model(params)
         added = np.asarray(model.embed(row, RUN) - model.llm.embed(row["tokens"], jnp.float32))
         visual = np.asarray(
@@ -124,26 +125,26 @@ def test_features_are_added_to_the_token_embedding_where_the_slots_say():
     assert not added[:, 7:].any() and not added[:, 0].any()
 
 
-def test_absent_patches_have_no_part_in_a_visual_token():
+def test_absent_patches_do_not_change_a_visual_token():
     c = KINDS["qwen3_tied"]
     batch = rows(c)
     mesh = mesh_of(ONE)
     with jax.set_mesh(mesh):
-        s, params, row = place("qwen3_tied", mesh, batch)
+        s, params, row = set_up("qwen3_tied", mesh, batch)
         connector = s.model(params).connector
         features = jax.random.normal(jax.random.key(0), (2, 2, 729, 32), out_sharding=sharding.B_C_P_D)
         full = np.asarray(connector(features, row["pooling"]))
-        # Without the empty places the same tokens come out.
+        # The same tokens as without the unused indices.
         narrow = np.asarray(connector(features, row["pooling"][:, 6:, :4]))
         grads = jax.grad(lambda f: connector(f, row["pooling"][:, 6:]).sum())(features)
     np.testing.assert_allclose(full[:, 6:], narrow, atol=1e-6)
     touched = np.unique(batch["pooling"][0, 6:, :4])
-    silent = np.setdiff1d(np.arange(2 * 729), touched)
-    assert not np.asarray(grads).reshape(2, 2 * 729, 32)[0, silent].any()
+    unused = np.setdiff1d(np.arange(2 * 729), touched)
+    assert not np.asarray(grads).reshape(2, 2 * 729, 32)[0, unused].any()
 
 
 @pytest.mark.parametrize("remat", ["full", "out"])
-def test_what_is_kept_for_the_backward_pass_changes_no_number(remat):
+def test_remat_changes_no_value(remat):
     batch = rows(KINDS["olmo3"])
     loss, grads = reference("olmo3")
     again, other = loss_and_gradients("olmo3", ONE, batch, dataclasses.replace(RUN, remat=remat, vit_remat=remat))
@@ -166,13 +167,13 @@ def test_dropout_has_two_rates_and_does_not_depend_on_the_mesh():
     assert len({plain, both, loss(ONE, residual_dropout=0.3), loss(ONE, response_dropout=0.1)}) == 4
 
 
-def test_the_sub_layers_have_masks_of_their_own(monkeypatch):
+def test_each_sub_layer_has_its_own_mask(monkeypatch):
     masks = []
 
-    def record(x_BSD, kept_BSD, rate_BS):
-        masks.append(kept_BSD)
+    def record(x_BSD, mask_BSD, rate_BS):
+        masks.append(mask_BSD)
         if len(masks) == 2:
-            raise InterruptedError  # tracing is enough
+            raise InterruptedError  # ends the tracing
         return x_BSD
 
     monkeypatch.setattr(llm, "dropout", record)
@@ -182,11 +183,11 @@ def test_the_sub_layers_have_masks_of_their_own(monkeypatch):
     assert masks[0] is not masks[1]
 
 
-def test_logits_are_what_the_loss_is_made_of():
+def test_the_loss_is_the_cross_entropy_of_the_logits():
     batch = rows(KINDS["qwen3_untied"])
     mesh = mesh_of(ONE)
     with jax.set_mesh(mesh):
-        s, params, row = place("qwen3_untied", mesh, batch)
+        s, params, row = set_up("qwen3_untied", mesh, batch)
         model = s.model(params)
         scores = np.asarray(logits(model, model.hidden(model.embed(row, RUN), row, RUN)))
         sums = model.losses(row, RUN)
@@ -205,21 +206,24 @@ def test_bfloat16_compute_stays_close_and_gradients_stay_float32():
 
 def test_a_missing_parameter_is_named():
     with jax.set_mesh(mesh_of(ONE)):
-        s = parameters.structure(KINDS["qwen3_tied"])
+        s = structure(KINDS["qwen3_tied"])
         with pytest.raises(KeyError, match="llm/norm/scale"):
-            s.model({n: a for n, a in numbers(s.shapes).items() if n != "llm/norm/scale"})
+            s.model({n: a for n, a in random_weights(s.shapes).items() if n != "llm/norm/scale"})
 
 
 @pytest.mark.parametrize("sizes", [ONE, (2, 2, 1, 2)])
-def test_a_batch_of_texts_costs_no_vision(sizes):
-    # Whatever were computed of these parameters, also times zero, would not be a number.
+def test_a_batch_without_visual_tokens_skips_vision(sizes):
+    # Any use of these parameters, even times zero, would give NaN.
     batch = rows(KINDS["qwen3_tied"], batch=4)
     texts = batch | {"visual_slots": np.full_like(batch["visual_slots"], batch["tokens"].shape[1])}
     mesh = mesh_of(sizes)
     with jax.set_mesh(mesh):
-        s, params, row = place("qwen3_tied", mesh, texts)
+        s, params, row = set_up("qwen3_tied", mesh, texts)
         params = {n: p * jnp.nan if n.startswith(("vit", "connector")) else p for n, p in params.items()}
-        loss_of = lambda params: s.model(params).losses(row, RUN).cross_entropy  # noqa: E731
+
+        def loss_of(params):
+            return s.model(params).losses(row, RUN).cross_entropy
+
         loss, grads = jax.jit(jax.value_and_grad(loss_of))(params)
     assert np.isfinite(loss) and np.abs(grads["llm/blocks/attn/q/w"]).max() > 0
     for name, g in grads.items():

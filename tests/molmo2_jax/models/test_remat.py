@@ -1,4 +1,4 @@
-"""What a layer keeps for the backward pass, in bytes, and what it does again, in matmuls."""
+"""What a layer saves for the backward pass, in bytes, and what it computes again, in matmuls."""
 
 import dataclasses
 import functools
@@ -11,8 +11,8 @@ from flax import nnx
 
 from molmo2_jax import sharding
 from molmo2_jax.models import config
-from molmo2_jax.models import structure as parameters
 from molmo2_jax.models.llm import Llm
+from molmo2_jax.models.structure import structure
 from molmo2_jax.models.vit import Vit
 from molmo2_jax.ops.attention import mask
 from molmo2_jax.ops.attention.attention import attention
@@ -22,7 +22,7 @@ ONE = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1]
 
 
 def operations(jaxpr):
-    """Names of all operations of a program, those of the programs within it included."""
+    """Names of all operations of a program and of the programs within it."""
     for equation in jaxpr.eqns:
         yield equation.primitive.name
         for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "jaxpr")):
@@ -33,26 +33,26 @@ def operations(jaxpr):
 
 @functools.cache
 def matmuls_and_loops(kind, part, remat):
-    """How many the gradient of the decoder or of the ViT has. A loop walks the tiles of attention."""
+    """How many the gradient of the decoder or of the ViT has. A loop is over the tiles of attention."""
     with jax.set_mesh(ONE):
-        s, row = parameters.structure(KINDS[kind]), sharding.put_rows(rows(KINDS[kind]), ONE)
+        s, row = structure(KINDS[kind]), sharding.put_rows(rows(KINDS[kind]), ONE)
         x_BSD = jnp.zeros((*row["tokens"].shape, s.config.llm.width), out_sharding=sharding.B_S_D)
 
         def decode(p):
             return s.model(p).hidden(x_BSD, row, dataclasses.replace(RUN, remat=remat)).sum()
 
-        def see(p):
+        def encode(p):
             return s.model(p).vit(row["crops"], jnp.float32, remat=remat, attention="dense").sum()
 
-        program = jax.make_jaxpr(jax.grad({"llm": decode, "vit": see}[part]))(s.abstract(ONE))
+        program = jax.make_jaxpr(jax.grad({"llm": decode, "vit": encode}[part]))(s.abstract(ONE))
     names = list(operations(program.jaxpr))
     return names.count("dot_general"), names.count("while")
 
 
-def done_again(kind, part, remat):
-    """(matmuls, loops) beyond those with everything kept."""
-    kept, again = (matmuls_and_loops(kind, part, policy) for policy in ("none", remat))
-    return again[0] - kept[0], again[1] - kept[1]
+def recomputed(kind, part, remat):
+    """(matmuls, loops) beyond those with everything saved."""
+    saved, again = (matmuls_and_loops(kind, part, policy) for policy in ("none", remat))
+    return again[0] - saved[0], again[1] - saved[1]
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def done_again(kind, part, remat):
         ("dots", (0, 0), (0, 0), 0),
     ],
 )
-def test_a_layer_does_again_what_its_policy_does_not_keep(remat, qwen, olmo, vit):
-    assert done_again("qwen3_tied", "llm", remat) == qwen
-    assert done_again("olmo3", "llm", remat) == olmo
-    assert done_again("qwen3_tied", "vit", remat)[0] == 2 * vit  # its stack runs in two pieces
+def test_a_layer_recomputes_what_its_policy_does_not_save(remat, qwen, olmo, vit):
+    assert recomputed("qwen3_tied", "llm", remat) == qwen
+    assert recomputed("olmo3", "llm", remat) == olmo
+    assert recomputed("qwen3_tied", "vit", remat)[0] == 2 * vit  # its layers run in two scans
 
 
-def kept(build, x, call, tokens):
-    """Bytes that the forward pass keeps, a token and layer, of what has a dimension of `tokens` in a stack of 2."""
+def saved_bytes(build, x, call, tokens):
+    """Bytes per token and layer that the forward pass of 2 layers saves, of arrays with a dimension of `tokens`."""
     with jax.set_mesh(ONE):
         graph, params = nnx.split(nnx.eval_shape(build))
         backward = jax.eval_shape(lambda p, x: jax.vjp(lambda p: call(nnx.merge(graph, p), x), p)[1], params, x)
@@ -93,7 +93,7 @@ def kept(build, x, call, tokens):
         ("dots", 86_144, 22_432),
     ],
 )
-def test_a_layer_of_8b_keeps_the_bytes_of_the_table(remat, llm, vit):
+def test_a_layer_of_8b_saves_the_bytes_of_the_table(remat, llm, vit):
     S, c = 256, dataclasses.replace(config.QWEN3_8B, layers=2, vocab=512)
     v = dataclasses.replace(config.SIGLIP2_SO400M, layers=2, feature_layers=(1,))
 
@@ -108,8 +108,9 @@ def test_a_layer_of_8b_keeps_the_bytes_of_the_table(remat, llm, vit):
 
     x_BSD = jax.ShapeDtypeStruct((1, S, c.width), jnp.bfloat16, sharding=jax.NamedSharding(ONE, sharding.B_S_D))
     crops = jax.ShapeDtypeStruct((1, 1, 729, 588), jnp.uint8, sharding=jax.NamedSharding(ONE, sharding.B_C_P_D))
-    assert kept(lambda: Llm(c, nnx.Rngs(0)), x_BSD, decode, S) == llm
-    assert (
-        kept(lambda: Vit(v, nnx.Rngs(0)), crops, lambda m, x: m(x, jnp.bfloat16, remat=remat, attention="dense"), 736)
-        == vit
-    )
+
+    def encode(model, crops):
+        return model(crops, jnp.bfloat16, remat=remat, attention="dense")
+
+    assert saved_bytes(lambda: Llm(c, nnx.Rngs(0)), x_BSD, decode, S) == llm
+    assert saved_bytes(lambda: Vit(v, nnx.Rngs(0)), crops, encode, 736) == vit

@@ -1,3 +1,5 @@
+"""A product with a sharded weight: values, and weight gradients summed in float32 and scattered."""
+
 import re
 
 import jax
@@ -47,7 +49,7 @@ def test_weight_gradients_of_bfloat16_inputs_are_summed_in_float32():
     np.testing.assert_array_equal(dw.ravel(), [4096, 4096])  # a bfloat16 sum stops growing at 256
 
 
-def test_the_weight_gradient_of_other_devices_is_that_of_cpus():
+def test_the_weight_gradients_of_cpus_and_other_devices_are_equal():
     rng = np.random.default_rng(0)
     x, dy = rng.normal(size=(2, 3, 5, 4)).astype("f"), rng.normal(size=(2, 3, 5, 2, 3)).astype("f")
     want = np.einsum("BCPD,BCPNH->DNH", x, dy)
@@ -63,7 +65,7 @@ def test_the_weight_gradient_of_other_devices_is_that_of_cpus():
     ],
 )
 def test_weight_gradients_are_scattered_as_they_are_summed(equation, shape, axes, x, out, scattered):
-    """Shards have a dimension of their own, and one before it at most: `scattered_sum` has the reason."""
+    """Shards have their own dimension, with at most one before it: `scattered_sum` has the reason."""
     mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, (1, 4, 1, 2), strict=True)), jax.devices())
     with jax.set_mesh(mesh):
         x = jax.device_put(jnp.zeros((4, 8, *shape[: len(x) - 2])), jax.NamedSharding(mesh, x))

@@ -1,3 +1,5 @@
+"""The loss in chunks: values, gradients, and arrays that must not exist."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,12 +19,12 @@ def batch(B=4, S=24, D=16, V=60, share=0.3, seed=0):
 
 
 def plain(x, table, targets, weights):
-    """(loss with a z weight of 0.01, cross entropy sum, z sum, correct sum) with all logits at once."""
+    """(sums of cross entropy, z and correct) with all logits at once."""
     logits = jnp.einsum("BSD,VD->BSV", x, table)
-    log_sum = jax.nn.logsumexp(logits, -1)
-    ce = log_sum - jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    lse = jax.nn.logsumexp(logits, -1)
+    ce = lse - jnp.take_along_axis(logits, targets[..., None], -1)[..., 0]
     correct = jnp.sum(weights * (logits.argmax(-1) == targets))
-    return jnp.sum(weights * ce), jnp.sum(weights * log_sum**2), correct
+    return jnp.sum(weights * ce), jnp.sum(weights * lse**2), correct
 
 
 def run(sizes, chunk, x, table, targets, weights):
@@ -67,7 +69,7 @@ def test_positions_without_weight_get_exactly_no_gradient():
     assert (dx[weights == 0] == 0).all() and (dx[weights > 0] != 0).any(-1).all()
 
 
-def test_a_batch_that_learns_nothing_sums_to_zero():
+def test_a_batch_without_loss_weights_sums_to_zero():
     x, table, targets, _ = batch()
     sums, (dx, d_table) = run((1, 1, 1, 1), 16, x, table, targets, np.zeros_like(targets, "f"))
     assert not any(np.any(s) for s in sums) and not dx.any() and not d_table.any()
@@ -106,7 +108,7 @@ def test_gradients_of_the_table_are_not_rounded_to_the_compute_dtype():
 
 
 def programs(of):
-    """(traced, compiled) text of the gradient of the loss with respect to `of`, 2 ways over each of fsdp and tensor."""
+    """(traced, compiled) text of the gradient with respect to arguments `of`; fsdp, context and tensor are 2 each."""
     x, table, targets, weights = batch(V=64)
     mesh = sharding.make_mesh(dict(zip(sharding.MESH_AXES, (1, 2, 2, 2), strict=True)), jax.devices())
     specs = (sharding.B_S_D, sharding.stored(AXES, 2), sharding.B_S, sharding.B_S)
@@ -128,6 +130,6 @@ def test_gradients_of_the_table_are_scattered_as_they_are_summed():
 
 
 def test_a_table_that_does_not_train_costs_no_gradient():
-    matmul = "cv,cd->vd"  # kept in the names of a compiled program
+    matmul = "cv,cd->vd"  # part of op_name in a compiled program
     assert matmul in programs(of=(0, 1))[1]
     assert matmul not in programs(of=0)[1]

@@ -1,3 +1,5 @@
+"""Rotary positions and YaRN."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ def test_a_pair_turns_by_its_frequency_times_the_position():
         np.testing.assert_allclose([got[i], got[i + 2]], [turned.real, turned.imag], rtol=1e-5)
 
 
-def test_scores_depend_on_distance_alone():
+def test_scores_depend_on_distance_only():
     rng = np.random.default_rng(0)
     q, k = (jnp.asarray(rng.normal(size=(1, 1, 1, 128)), jnp.float32) for _ in range(2))
     frequencies = rope.inverse_frequencies(128, 1_000_000.0)

@@ -16,7 +16,7 @@ from molmo2_jax.train.step import abstract_state, make_state
 from molmo2_jax.weights import checkpoint_files
 from molmo2_jax.weights.checkpoint_files import CheckpointError, to_json
 from molmo2_jax.weights.orbax_files import ParamFiles
-from tests.molmo2_jax.models.small import KINDS, numbers
+from tests.molmo2_jax.models.small import KINDS, random_weights
 from tests.molmo2_jax.train.small_run import config
 
 ONE, EIGHT = (1, 1, 1, 1), (2, 2, 1, 2)
@@ -32,7 +32,7 @@ def setting(sizes):
         assigned = assign_groups(s.shapes, c.groups, c.frozen)
         optimizer = make_optimizer(c, assigned, 10)
         abstract = s.abstract(mesh)
-        values = {n: jax.device_put(x, abstract[n].sharding) for n, x in numbers(s.shapes).items()}
+        values = {n: jax.device_put(x, abstract[n].sharding) for n, x in random_weights(s.shapes).items()}
         state = make_state(values, assigned, optimizer)
         moved = jax.tree.map(lambda x: x + 1 if x.ndim else x, state.optimizer)
         expected = abstract_state(s, mesh, assigned, optimizer)

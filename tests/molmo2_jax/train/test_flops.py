@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from data_pipelines.packing.schema import RowShape, empty_row
 from molmo2_jax import sharding
 from molmo2_jax.models import structure as parameters
-from molmo2_jax.models.vit import padded
+from molmo2_jax.models.vit import padded_patches
 from molmo2_jax.train import flops
 from tests.molmo2_jax.models.small import KINDS, RUN, rows
 from tests.molmo2_jax.ops.attention import trees
@@ -24,11 +24,11 @@ def test_visible_pairs_are_those_the_mask_allows(rows):
     assert flops.visible_pairs({"visible_until": rows.until, "image_group": rows.group}) == rows.allowed.sum()
 
 
-def text(tokens, learned, length=8):
-    """One row of `tokens` causal tokens, of which the last `learned` carry loss."""
+def text(tokens, supervised, length=8):
+    """One row of `tokens` causal tokens, of which the last `supervised` carry loss."""
     row = {name: a[None] for name, a in empty_row(RowShape(length, 2, 4)).items()}
     row["visible_until"][:, :tokens] = tokens
-    row["loss_weights"][:, tokens - learned : tokens] = 0.5
+    row["loss_weights"][:, tokens - supervised : tokens] = 0.5
     return row
 
 
@@ -79,7 +79,7 @@ def test_the_formula_counts_the_products_of_the_traced_model(kind):
     c = KINDS[kind]
     row = rows(c, batch=1)
     S, G, K = row["tokens"].shape[1], *row["pooling"].shape[1:]
-    # Nothing is masked, padded or absent: every token sees every other and is learned.
+    # Nothing is masked, padded or absent: every token attends to every other and is supervised.
     row |= {"visible_until": np.full((1, S), S, "i4"), "image_group": np.ones((1, S), "i4")}
     row |= {"loss_weights": np.ones((1, S), "f"), "pooling": np.abs(row["pooling"])}
     run = dataclasses.replace(RUN, attention="dense", loss_chunk=S)
@@ -94,7 +94,7 @@ def test_the_formula_counts_the_products_of_the_traced_model(kind):
 
 def padding(c, crops) -> int:
     """FLOPs forward of the rows that the ViT pads crops with; the formula leaves them out, too."""
-    v, rows_ = c.vit, padded(c.vit.patches)
+    v, rows_ = c.vit, padded_patches(c.vit.patches)
     linear = 2 * (rows_ - v.patches) * (4 * v.width**2 + 2 * v.width * v.mlp)
     attention = 4 * v.width * (rows_**2 - v.patches**2)
     return crops * v.layers * (linear + attention)

@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard events, and lines on stderr."""
+"""Metrics of a run: metrics.jsonl, TensorBoard events, and lines on stderr."""
 
 import json
 import struct
@@ -25,20 +25,20 @@ def lines(workdir):
 
 
 def events(workdir):
-    """{tag: [(step, value), …]} of all event files: records of length, its checksum, bytes, their checksum."""
+    """{tag: [(step, value), …]} of all event files, whose records are a length, its checksum, bytes, their checksum."""
     found = {}
     for path in sorted(workdir.glob("events.out.tfevents.*")):
-        data, at = path.read_bytes(), 0
-        while at < len(data):
-            (size,) = struct.unpack_from("<Q", data, at)
-            event = Event.FromString(data[at + 12 : at + 12 + size])
+        data, start = path.read_bytes(), 0
+        while start < len(data):
+            (size,) = struct.unpack_from("<Q", data, start)
+            event = Event.FromString(data[start + 12 : start + 12 + size])
             for value in event.summary.value:
                 found.setdefault(value.tag, []).append((event.step, value.simple_value))
-            at += 16 + size
+            start += 16 + size
     return found
 
 
-def test_one_line_and_one_event_a_logged_step(tmp_path):
+def test_one_line_and_one_event_per_logged_step(tmp_path):
     write(tmp_path, [10, 20])
     assert lines(tmp_path) == [{"step": step, **VALUES, "loss": float(step)} for step in (10, 20)]
     read = events(tmp_path)
@@ -47,7 +47,7 @@ def test_one_line_and_one_event_a_logged_step(tmp_path):
     assert read["lr/llm"] == [(step, pytest.approx(1e-5)) for step in (10, 20)]
 
 
-def test_a_resumed_run_does_again_what_came_after_its_checkpoint(tmp_path):
+def test_a_resumed_run_repeats_the_steps_after_its_checkpoint(tmp_path):
     write(tmp_path, [2, 4, 6, 8])
     write(tmp_path, [6, 8, 10], first=4)
     assert [line["step"] for line in lines(tmp_path)] == [2, 4, 6, 8, 10]
@@ -55,7 +55,7 @@ def test_a_resumed_run_does_again_what_came_after_its_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("torn", ['{"step": 4, "lo', '{"step": 4', "{", "\0\0"])
-def test_a_line_torn_by_a_kill_goes(tmp_path, torn):
+def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path, torn):
     write(tmp_path, [2])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write(torn)
@@ -86,7 +86,7 @@ def test_a_terminal_shows_a_bar(tmp_path, capsys, monkeypatch):
     assert "10/20" in err and "loss 10.0000" in err and "step 10 " not in err
 
 
-def test_of_the_hosts_of_a_pod_one_writes(tmp_path, capsys, monkeypatch):
+def test_only_the_first_process_writes(tmp_path, capsys, monkeypatch):
     write(tmp_path, [2, 4])
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     capsys.readouterr()

@@ -18,7 +18,7 @@ from molmo2_jax.train.optimizer import make_optimizer, schedules
 from molmo2_jax.train.parameter_groups import assign_groups
 from molmo2_jax.train.setup import check_fits
 from molmo2_jax.train.step import accumulate, jit_step, make_state, make_step, split_rows
-from tests.molmo2_jax.models.small import KINDS, RUN, SHAPE, numbers, rows
+from tests.molmo2_jax.models.small import KINDS, RUN, SHAPE, random_weights, rows
 from tests.molmo2_jax.train.recipe import experiment
 from tests.molmo2_jax.train.small_run import config
 
@@ -52,7 +52,7 @@ def one_step(sizes, parts):
         s = parameters.structure(KINDS[KIND])
         assigned = assign_groups(s.shapes, C.optim.groups, C.optim.frozen)
         optimizer = make_optimizer(C.optim, assigned, C.steps)
-        params = jax.device_put(numbers(s.shapes), {name: a.sharding for name, a in s.abstract(mesh).items()})
+        params = jax.device_put(random_weights(s.shapes), {name: a.sharding for name, a in s.abstract(mesh).items()})
         state, rows = make_state(params, assigned, optimizer), sharding.put_rows(batch(mesh.shape["context"]), mesh)
         rates = schedules(C.optim, C.steps)
         step = make_step(s, C.model, assigned, optimizer, rates, seed=C.seed, microbatches=parts, z_loss=C.z_loss)

@@ -15,7 +15,7 @@ from molmo2_jax.train.config import read
 from molmo2_jax.train.optimizer import make_optimizer, schedules
 from molmo2_jax.train.parameter_groups import assign_groups
 from molmo2_jax.train.step import abstract_state, make_state, make_step
-from tests.molmo2_jax.models.small import KINDS, RUN, numbers, rows
+from tests.molmo2_jax.models.small import KINDS, RUN, random_weights, rows
 from tests.molmo2_jax.train.recipe import experiment
 
 KIND = "qwen3_tied"  # the head is the base embedding, which is frozen
@@ -39,7 +39,9 @@ class Trainer:
             self.structure = parameters.structure(KINDS[KIND])
             self.assigned = assign_groups(self.structure.shapes, c.optim.groups, c.optim.frozen)
             optimizer = optax.chain(remember, make_optimizer(c.optim, self.assigned, c.steps))
-            params = {n: jax.device_put(a, MESH.devices.item()) for n, a in numbers(self.structure.shapes).items()}
+            params = {
+                n: jax.device_put(a, MESH.devices.item()) for n, a in random_weights(self.structure.shapes).items()
+            }
             where = {n: a.sharding for n, a in self.structure.abstract(MESH).items()}
             self.state = make_state(jax.device_put(params, where), self.assigned, optimizer)
             step = make_step(
@@ -171,7 +173,7 @@ def test_optimizer_state_is_sharded_as_its_parameters_are():
         assigned = assign_groups(s.shapes, C.optim.groups, C.optim.frozen)
         optimizer = make_optimizer(C.optim, assigned, C.steps)
         where = {name: a.sharding for name, a in s.abstract(mesh).items()}
-        params = jax.device_put(numbers(s.shapes), where)
+        params = jax.device_put(random_weights(s.shapes), where)
         state = make_state(params, assigned, optimizer)
         expected = abstract_state(s, mesh, assigned, optimizer)
     assert jax.tree.structure(state) == jax.tree.structure(expected)

@@ -7,7 +7,7 @@ import pytest
 
 from molmo2_jax.viewer.answers import Answer
 from molmo2_jax.viewer.branch_gradients import GradientTable
-from molmo2_jax.viewer.page import write_page
+from molmo2_jax.viewer.page import render_page, write_page
 from molmo2_jax.viewer.thumbnails import thumbnails
 from tests.molmo2_jax.viewer import browser as chromium
 from tests.molmo2_jax.viewer.rows import story
@@ -22,7 +22,7 @@ def address(tokenizer, tmp_path_factory):
     rows, names = story(tokenizer)
     annotated = '<points coords="1.0 1 300 600;2.0 2 400 600">ball</points>'
     answers = [Answer("Where is the ball?", annotated, annotated.replace("400", "410"))]
-    write_page(path, rows=rows, tok=tokenizer, title="A story", examples=names, answers=answers)
+    write_page(path, render_page(rows=rows, tok=tokenizer, title="A story", examples=names, answers=answers))
     return path.as_uri()
 
 
@@ -243,7 +243,7 @@ def test_smaller_crops_are_reported_and_gradients_are_below_their_row(tab, token
     rows, _ = story(tokenizer)
     visible = np.ones((1, 1), bool)
     tables = [GradientTable([name], [0], visible, visible * 1.0) for name in ("first", "second", "third")]
-    write_page(tmp_path / "page.html", rows=rows, tok=tokenizer, title="x", gradients=tables)
+    write_page(tmp_path / "page.html", render_page(rows=rows, tok=tokenizer, title="x", gradients=tables))
     tab.open((tmp_path / "page.html").as_uri())
     (notice,) = tab.texts(".smaller")
     side = int(notice.split()[4])

@@ -11,7 +11,7 @@ from molmo2_jax.weights.hf.config import write_config
 from molmo2_jax.weights.hf.processor import ProcessorSettings, write_processor
 from molmo2_jax.weights.orbax_files import ParamFiles, write_params
 from tests.data_pipelines.text.test_tokenizer import small_base
-from tests.molmo2_jax.models.small import numbers
+from tests.molmo2_jax.models.small import random_weights
 from tests.molmo2_jax.weights.hf import formats
 from tests.molmo2_jax.weights.hf.small_hf import read_all, structure
 from tests.molmo2_jax.weights.sources import InMemory
@@ -20,7 +20,7 @@ SETTINGS = ProcessorSettings(max_crops=5, max_frames=64, fps=2.0, frame_tokens="
 
 
 def parameters(c: Molmo2Config, dtype=np.float32) -> dict[str, np.ndarray]:
-    return {name: x.astype(dtype) for name, x in numbers(structure(c).shapes).items()}
+    return {name: x.astype(dtype) for name, x in random_weights(structure(c).shapes).items()}
 
 
 def tokenizer(folder: pathlib.Path, rows: int) -> str:

@@ -18,7 +18,7 @@ from molmo2_jax.weights.hf.config import HfError
 from molmo2_jax.weights.init_from import InitConfig
 from molmo2_jax.weights.orbax_files import write_params
 from molmo2_jax.weights.random_init import init_params
-from tests.molmo2_jax.models.small import KINDS, numbers
+from tests.molmo2_jax.models.small import KINDS, random_weights
 from tests.molmo2_jax.train.small_run import config
 from tests.molmo2_jax.weights.hf import formats
 from tests.molmo2_jax.weights.hf.configs import llm_config
@@ -39,7 +39,7 @@ def on_mesh(sizes=ONE, c=CONFIG):
 
 def values(c=CONFIG, seed=0):
     with on_mesh(c=c) as (_, s):
-        return numbers(s.shapes, seed)
+        return random_weights(s.shapes, seed)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def sources(tmp_path_factory):
     root = tmp_path_factory.mktemp("sources")
     formats.write(root / "qwen3", llm_config("qwen3", CONFIG.llm), formats.base_llm(values(seed=1), "qwen3"))
     with on_mesh() as (_, s):
-        write_hf(root / "molmo2", s, numbers(s.shapes, 2))
+        write_hf(root / "molmo2", s, random_weights(s.shapes, 2))
         (root / "orbax").mkdir()
-        write_params(InMemory(numbers(s.shapes, 3)), s, root / "orbax" / "params", lambda n: None)
+        write_params(InMemory(random_weights(s.shapes, 3)), s, root / "orbax" / "params", lambda n: None)
         save_architecture(root / "orbax", s.config)
     return root
 
@@ -172,7 +172,7 @@ def test_a_run_started_from_a_directory_continues_without_it(tmp_path):
     mesh = {"data": 2, "fsdp": 2, "context": 1, "tensor": 2}
     architecture = dataclasses.replace(models.PRESETS["small"], name="anything")
     with on_mesh(c=architecture) as (_, s):
-        write_hf(tmp_path / "hf", s, numbers(s.shapes))
+        write_hf(tmp_path / "hf", s, random_weights(s.shapes))
     one = config(steps=1, batch=4, mesh=mesh, model__preset=f"hf:{tmp_path}/hf")
     everything = {"all": InitConfig(".*", f"hf:{tmp_path}/hf")}
     loop.train(dataclasses.replace(one, init_from=everything), tmp_path / "run")

@@ -18,7 +18,7 @@ from molmo2_jax.train.step import State
 from molmo2_jax.weights import orbax_files
 from molmo2_jax.weights.checkpoint_files import CheckpointError, load_params, save_architecture, to_json
 from molmo2_jax.weights.orbax_files import ParamFiles, write_params
-from tests.molmo2_jax.models.small import KINDS, numbers
+from tests.molmo2_jax.models.small import KINDS, random_weights
 from tests.molmo2_jax.train.small_run import config
 from tests.molmo2_jax.weights.sources import InMemory
 
@@ -42,7 +42,7 @@ def s():
 
 
 def model_values(s, dtype=np.float32):
-    return {name: x.astype(dtype) for name, x in numbers(s.shapes).items()}
+    return {name: x.astype(dtype) for name, x in random_weights(s.shapes).items()}
 
 
 def write(source, s, folder):

@@ -1,4 +1,4 @@
-"""Answers the prompts of a folder with vLLM, whose Python runs this: prompts.json -> answers.json.
+"""Answers the prompts of a folder with vLLM (run by its Python): prompts.json -> answers.json.
 
 prompts.json   {name: {"prompt": text, "images": [files], "clip": file of frames, "metadata": {...}}}
                or {name: {"messages": [{"role": "user", "content": text}]}}
@@ -15,7 +15,7 @@ from vllm import LLM, SamplingParams
 
 
 def media(folder: pathlib.Path, prompt: dict) -> dict:
-    """The media of a prompt, as vLLM takes them."""
+    """The media of a prompt, in the form that vLLM takes."""
     found = {}
     if "images" in prompt:
         found["image"] = [Image.open(folder / name) for name in prompt["images"]]
@@ -43,9 +43,9 @@ def main(folder: pathlib.Path) -> None:
         else:
             given = {"prompt": prompt["prompt"], "multi_modal_data": media(folder, prompt)}
             (answer,) = llm.generate(given, sampling)
-        (said,) = answer.outputs
-        logprobs = [{token: found.logprob for token, found in best.items()} for best in said.logprobs]
-        answers[name] = {"prompt": answer.prompt_token_ids, "tokens": list(said.token_ids), "logprobs": logprobs}
+        (output,) = answer.outputs
+        logprobs = [{token: found.logprob for token, found in best.items()} for best in output.logprobs]
+        answers[name] = {"prompt": answer.prompt_token_ids, "tokens": list(output.token_ids), "logprobs": logprobs}
     (folder / "answers.json").write_text(json.dumps(answers))
 
 

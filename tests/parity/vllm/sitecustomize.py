@@ -1,14 +1,16 @@
-"""Makes torchvision importable where its wheel was made for CUDA and torch is a CPU build: two operators are declared.
+"""Declares two operators without which a torchvision wheel for CUDA cannot be imported next to a CPU build of torch.
 
-conftest.py imports it; Python runs it at the start of every process that has this folder on its path, as vLLM's have.
+conftest.py imports this file; Python runs it in every process with this folder on its path, such as vLLM's.
 """
+
+import importlib
 
 import torch
 
 try:
-    import torchvision
+    importlib.import_module("torchvision")
 except RuntimeError:
     operators = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision  # noqa: F401
+    importlib.import_module("torchvision")

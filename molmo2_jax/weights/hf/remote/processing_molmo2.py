@@ -176,7 +176,7 @@ class Molmo2Processor(ProcessorMixin):
           video_metadata: for each clip, `fps` of its file and `frames_indices`, the index of each frame in the file.
           do_sample_frames: whether to sample frames from the clips; otherwise all are shown.
           max_crops: of an image; default: that of preprocessor_config.json. No other value may differ from the files,
-            because vLLM computes numbers of tokens from them.
+            because vLLM computes token counts from them.
 
         Raises:
           ValueError: placeholders and media do not match, images or metadata of an unsupported kind, or a clip whose

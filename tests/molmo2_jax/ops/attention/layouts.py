@@ -1,4 +1,4 @@
-"""Rows of every kind of visibility, and what the tests of attention share: inputs, gradients, tolerance."""
+"""Rows with every kind of visibility; inputs, gradients and tolerance for the tests of attention."""
 
 import functools
 
@@ -31,7 +31,7 @@ LAYOUTS = {
     "image": (_runs((LENGTH, LENGTH)), _runs((0, 10), (1, 50))),  # across several shards
     "within_image": (_runs((90, 90)), _FRAMES),
     "mixed": (
-        # an example with images of one group and two branches, a text, an example with a group an image, padding
+        # an example with images of one group and two branches, a text, an example with one group per image, padding
         _runs((44, 24), (34, 10), (44, 10), (56, 12), (88, 32)),
         _runs((0, 2), (1, 8), (0, 2), (1, 8), (0, 36), (0, 2), (2, 7), (0, 2), (3, 7)),
     ),
@@ -64,20 +64,20 @@ def oracle():
 
 
 def of_kernel(forward, backward):
-    """As `oracle`, of a kernel's two functions."""
+    """As `oracle`, for the two functions of a kernel."""
 
     @jax.jit
     def run(q, k, v, d_out, vis):
-        out, log_sum = forward(q, k, v, vis, vis)
+        out, lse = forward(q, k, v, vis, vis)
         delta = jnp.einsum("BQNH,BQNH->BNQ", d_out.astype(jnp.float32), out.astype(jnp.float32))
-        return (out, *backward(q, k, v, vis, vis, log_sum, delta, d_out))
+        return (out, *backward(q, k, v, vis, vis, lse, delta, d_out))
 
     return run
 
 
 def assert_close(got, want, tolerance=TOLERANCE):
     """(out, dq, dk, dv) within `tolerance` of the largest value."""
-    # A query that sees only itself has no gradient but rounding: outputs and gradients share one scale.
+    # The gradient of a query that sees only itself is rounding errors: outputs and gradients share one scale.
     scale = max(float(jnp.abs(b).max()) for b in want)
     for name, a, b in zip(("out", "dq", "dk", "dv"), got, want, strict=True):
         assert float(np.abs(np.asarray(a) - np.asarray(b)).max()) <= tolerance * scale, name

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from jax._src.pallas.mosaic.interpret import interpret_pallas_call  # where races that were found are told
+from jax._src.pallas.mosaic.interpret import interpret_pallas_call  # has the result of the race detector
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from molmo2_jax import sharding
-from molmo2_jax.ops.attention.attention import attention as subject
+from molmo2_jax.ops.attention import attention as attention_module
 from molmo2_jax.ops.attention import blockwise, mask, pallas_tpu, ring
 from molmo2_jax.ops.attention.attention import attention, check_supported
 from molmo2_jax.ops.attention.dense import dense_attention
@@ -35,7 +35,7 @@ def mesh_of(*sizes):
 
 
 def over_mesh(implementation, context, *sizes):
-    """As `oracle`, of `attention` on a mesh."""
+    """As `oracle`, for `attention` on a mesh."""
     mesh = mesh_of(*sizes)
 
     @jax.jit
@@ -49,8 +49,8 @@ def over_mesh(implementation, context, *sizes):
     def run(q, k, v, d_out, vis):
         with jax.set_mesh(mesh):
             heads, rows = (jax.NamedSharding(mesh, s) for s in (sharding.B_S_N_H, sharding.B_S))
-            placed = [jax.device_put(x, heads) for x in (q, k, v, d_out)]
-            return [np.asarray(x) for x in step(*placed, jax.device_put(vis, rows))]
+            arrays = [jax.device_put(x, heads) for x in (q, k, v, d_out)]
+            return [np.asarray(x) for x in step(*arrays, jax.device_put(vis, rows))]
 
     return run
 
@@ -75,7 +75,7 @@ def on_mesh(name):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", [*KERNELS, *MESHES])
 def test_equals_dense(name, layout):
-    # Two kinds of rows, so that what holds for one row of a batch is not taken to hold for all.
+    # Two kinds of rows, so that a kernel cannot treat all rows of a batch like one of them.
     args = (*inputs(N=8, K=4), vis_of(LAYOUTS[layout], LAYOUTS["causal" if layout != "causal" else "mixed"]))
     run = KERNELS[name] if name in KERNELS else on_mesh(name)
     assert_close(run(*args), oracle()(*args))
@@ -102,13 +102,13 @@ def test_queries_of_one_branch_send_exactly_zero_to_another(name):
 
 
 def stretched(layout, times=4):
-    """A layout of rows `times` as long, so that blocks of 128 tokens cut them into several tiles."""
+    """A layout with rows `times` as long, which blocks of 128 tokens split into several tiles."""
     until, group = (np.repeat(np.array(x, np.int32), times) for x in LAYOUTS[layout])
     return until * times, group
 
 
 def without_races(function):
-    """Runs one interpreted kernel and looks for races: jax tells those of the last kernel only."""
+    """Runs one interpreted kernel and checks for races: jax reports those of the last kernel only."""
 
     def run(*args):
         result = jax.block_until_ready(function(*args))
@@ -124,18 +124,18 @@ def test_tpu_kernels_equal_dense(layout):
     forward, backward = (
         without_races(functools.partial(f, blocks=tiles)) for f in (pallas_tpu.forward, pallas_tpu.backward)
     )
-    # Padded from 300 tokens to 384; a row of padding beside the layout's.
+    # Padded from 300 tokens to 384; the second row is all padding.
     q, k, v, d_out = inputs(B=2, S=300, N=2, K=1, H=128)
     vis = vis_of([x[:300] for x in stretched(layout)], ([0] * 300, [0] * 300))
     with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams(detect_races=True)):
-        out, log_sum = forward(q, k, v, vis, vis)
+        out, lse = forward(q, k, v, vis, vis)
         delta = jnp.einsum("BQNH,BQNH->BNQ", d_out, out)
-        grads = backward(q, k, v, vis, vis, log_sum, delta, d_out)
+        grads = backward(q, k, v, vis, vis, lse, delta, d_out)
     assert_close((out, *grads), oracle()(q, k, v, d_out, vis))
     assert all((x[1] == 0).all() for x in (out, *grads))
 
 
-def test_two_cores_of_a_chip_share_the_kv_heads_without_races():
+def test_two_cores_of_a_chip_split_the_kv_heads_without_races():
     tiles = pallas_tpu.Blocks(128, 128, 128, resident=256, vmem=1 << 24)
     parts = (functools.partial(f, blocks=tiles) for f in (pallas_tpu.forward, pallas_tpu.backward))
     forward, backward = (without_races(part) for part in parts)
@@ -148,9 +148,9 @@ def test_two_cores_of_a_chip_share_the_kv_heads_without_races():
 
     two = pltpu.InterpretParams(detect_races=True, num_cores_or_threads=2, grid_point_recorder=record)
     with pltpu.force_tpu_interpret_mode(two):
-        out, log_sum = forward(q, k, v, vis, vis)
+        out, lse = forward(q, k, v, vis, vis)
         delta = jnp.einsum("BQNH,BQNH->BNQ", d_out, out)
-        grads = backward(q, k, v, vis, vis, log_sum, delta, d_out)
+        grads = backward(q, k, v, vis, vis, lse, delta, d_out)
     assert cores == {0, 1}
     assert_close((out, *grads), oracle()(q, k, v, d_out, vis))
 
@@ -158,7 +158,7 @@ def test_two_cores_of_a_chip_share_the_kv_heads_without_races():
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("context, degree", [("all_gather", 4), ("ulysses", 2), ("ring", 2), ("ring", 4), ("ring", 8)])
 def test_tpu_kernels_equal_dense_over_devices(context, degree, layout, tpu_kernels_on_cpu):
-    # Shards of one tile each at degree 8. Ring steps that a device has no use for are skipped here, too.
+    # At degree 8 each shard is one tile. Ring steps without a visible pair are skipped here as well.
     row = [x[:1024] for x in stretched(layout, times=11)]
     args = (*inputs(B=1, S=1024, N=2, K=2, H=128), vis_of(row))
     assert_close(tpu_kernels_on_cpu(context, degree)(*args), oracle()(*args))
@@ -166,7 +166,7 @@ def test_tpu_kernels_equal_dense_over_devices(context, degree, layout, tpu_kerne
 
 @pytest.fixture(scope="module")
 def tpu_kernels_on_cpu():
-    """(context, degree) -> as `over_mesh`. By Pallas' plain interpreter: in the other one kernels wait."""
+    """(context, degree) -> as `over_mesh`, in Pallas' plain interpreter: in the TPU interpreter the devices wait."""
     with pytest.MonkeyPatch.context() as patch:
         tiles = pallas_tpu.Blocks(128, 128, 128, resident=256, vmem=1 << 24)
         patch.setattr(pallas_tpu, "chip_blocks", lambda: tiles)
@@ -175,7 +175,7 @@ def tpu_kernels_on_cpu():
 
 
 def naive(q, k, v, allowed):
-    """Attention of one row and head after the definition, in float64."""
+    """Attention of one row and head by definition, in float64."""
     out = np.zeros_like(q, np.float64)
     for i in range(len(q)):
         keys = np.flatnonzero(allowed[i])
@@ -223,16 +223,16 @@ def test_parts_of_the_keys_add_up():
     want_out, *want = oracle()(q, k, v, d_out, vis)
     parts = [(k[:, s], v[:, s], jax.tree.map(lambda x, s=s: x[:, s], vis)) for s in (slice(0, 52), slice(52, 96))]
     results = [forward(q, k_, v_, vis, k_vis) for k_, v_, k_vis in parts]
-    out, log_sum = ring._merge(*((out.reshape(*out.shape[:2], -1), log_sum) for out, log_sum in results))
+    out, lse = ring._merge(*((out.reshape(*out.shape[:2], -1), lse) for out, lse in results))
     out = out.reshape(q.shape)
     delta = jnp.einsum("BQNH,BQNH->BNQ", d_out, out)
-    (dq, *left), (dq_, *right) = (backward(q, *part[:2], vis, part[2], log_sum, delta, d_out) for part in parts)
+    (dq, *left), (dq_, *right) = (backward(q, *part[:2], vis, part[2], lse, delta, d_out) for part in parts)
     got = dq + dq_, *(jnp.concatenate(pair, 1) for pair in zip(left, right, strict=True))
     assert_close((out, *got), (want_out, *want))
 
 
 def test_large_scores_do_not_overflow():
-    q, k, v, d_out = inputs(N=8, K=4)  # shapes that were compiled already
+    q, k, v, d_out = inputs(N=8, K=4)  # shapes that are compiled already
     args = (q * 30, k * 30, v, d_out, vis_of(LAYOUTS["causal"], LAYOUTS["mixed"]))
     for run in (KERNELS["blockwise_20"], on_mesh("ring_4")):
         got = run(*args)
@@ -263,7 +263,7 @@ def test_memory_grows_with_the_length_not_its_square():
 
 
 class Kernel(NamedTuple):
-    """A kernel of the tests: what a module is otherwise."""
+    """A kernel that is not a module."""
 
     forward: object
     backward: object
@@ -279,8 +279,8 @@ def test_a_ring_step_without_a_visible_pair_runs_no_kernel(monkeypatch):
 
         return run
 
-    monkeypatch.setitem(subject.KERNELS, "counted", Kernel(counted("forward"), counted("backward")))
-    monkeypatch.setattr(subject, "IMPLEMENTATIONS", ("dense", *subject.KERNELS))
+    monkeypatch.setitem(attention_module.KERNELS, "counted", Kernel(counted("forward"), counted("backward")))
+    monkeypatch.setattr(attention_module, "IMPLEMENTATIONS", ("dense", *attention_module.KERNELS))
     run = over_mesh("counted", "ring", 1, 1, 8, 1)
     for layout in ("causal", "packed", "image", "nothing"):
         vis = vis_of(LAYOUTS[layout])
@@ -288,31 +288,31 @@ def test_a_ring_step_without_a_visible_pair_runs_no_kernel(monkeypatch):
         run(*inputs(B=1), vis)
         jax.effects_barrier()
         pairs = np.asarray(mask.allowed(vis, vis))[0].reshape(8, 12, 8, 12).any((1, 3))
-        pairs |= np.eye(8, dtype=bool)  # own keys are met without asking
+        pairs |= np.eye(8, dtype=bool)  # the first step, with the device's own keys, always runs
         for name in ("forward", "backward"):
             assert [calls.count((name, d)) for d in range(8)] == pairs.sum(1).tolist(), (layout, name)
 
 
-def test_what_cannot_be_is_named():
+def test_unsupported_combinations_are_named():
     ok = {"implementation": "blockwise", "context": "ring", "kv_heads": 2, "mesh": mesh_of(1, 1, 4, 1)}
     check_supported(**ok)
     for change, words in (
         ({"implementation": "flash"}, "attention 'flash' is unknown"),
         ({"context": "star"}, "context 'star' is unknown"),
-        ({"implementation": "dense"}, "'ring'"),
+        ({"implementation": "dense"}, 'attention "dense" needs context "all_gather" on this mesh, not \'ring\''),
         ({"context": "ulysses"}, 'kv heads under context "ulysses" = 2 cannot be divided into 4 shards'),
     ):
         with pytest.raises(ValueError, match=words):
             check_supported(**ok | change)
-    check_supported("dense", "ulysses", 1, mesh_of(1, 1, 1, 1))  # nothing to cross
+    check_supported("dense", "ulysses", 1, mesh_of(1, 1, 1, 1))  # one device along context
 
 
-def test_attention_refuses_what_it_cannot_do():
+def test_attention_checks_that_the_mesh_supports_it():
     with jax.set_mesh(mesh_of(1, 1, 4, 1)), pytest.raises(ValueError, match="2 cannot be divided into 4 shards"):
         attention(*(jnp.asarray(x) for x in inputs()[:3]), None, implementation="blockwise", context="ulysses")
 
 
-def test_what_is_kept_by_name_is_not_computed_again():
+def test_saved_results_are_not_computed_again():
     def sends(policy):
         def function(q, k, v):
             return attention(q, k, v, vis, implementation="blockwise", context="ring")
@@ -324,6 +324,6 @@ def test_what_is_kept_by_name_is_not_computed_again():
     with jax.set_mesh(mesh):
         q, k, v = (jax.device_put(x, jax.NamedSharding(mesh, sharding.B_S_N_H)) for x in inputs()[:3])
         vis = jax.device_put(vis_of(LAYOUTS["mixed"], LAYOUTS["tree"]), jax.NamedSharding(mesh, sharding.B_S))
-        kept = sends(jax.checkpoint_policies.save_only_these_names("attention"))
+        saved = sends(jax.checkpoint_policies.save_only_these_names("attention"))
         nothing = sends(jax.checkpoint_policies.nothing_saveable)
-    assert nothing - kept == 3 * 3  # keys, values and visibility, to three devices
+    assert nothing - saved == 3 * 3  # keys, values and visibility, to three devices

@@ -1,4 +1,4 @@
-"""Attention within crops: the TPU kernels, interpreted, against plain JAX, which parity tests hold to transformers."""
+"""Attention within crops: interpreted TPU kernels against plain JAX, which parity tests compare with transformers."""
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +20,14 @@ def run(implementation, heads, q, k, v, d_out):
     mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
     sizes = {"heads": heads, "crop": 304, "patches": PATCHES}
     with jax.set_mesh(mesh):
-        placed = [jax.device_put(x, jax.NamedSharding(mesh, sharding.B_S_F)) for x in (q, k, v, d_out)]
-        out, pull = jax.vjp(lambda *qkv: crop_attention(*qkv, **sizes, implementation=implementation), *placed[:3])
-        return [np.asarray(x, np.float32) for x in (out, *pull(placed[3]))]
+        arrays = [jax.device_put(x, jax.NamedSharding(mesh, sharding.B_S_F)) for x in (q, k, v, d_out)]
+        out, pull = jax.vjp(lambda *qkv: crop_attention(*qkv, **sizes, implementation=implementation), *arrays[:3])
+        return [np.asarray(x, np.float32) for x in (out, *pull(arrays[3]))]
 
 
 @pytest.mark.parametrize("heads", [2, 1])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 0.03)])
-def test_kernels_give_what_plain_jax_gives(heads, dtype, tolerance):
+def test_kernels_equal_plain_jax(heads, dtype, tolerance):
     rng = np.random.default_rng(0)
     arrays = [jnp.asarray(rng.normal(size=(1, 608, heads * 72)), dtype) for _ in range(4)]
     arrays[3] = arrays[3].at[:, ~REAL].set(0)  # padding has no gradient

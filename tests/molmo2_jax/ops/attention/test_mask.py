@@ -1,3 +1,5 @@
+"""The mask rule: literal rows, random trees, and classes of tiles."""
+
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import given, settings
@@ -34,7 +36,7 @@ def test_a_second_image_group_of_the_same_example_is_causal_to_the_first():
 
 @given(trees.rows())
 @settings(deadline=None, max_examples=60)
-def test_three_integers_say_what_the_trees_say(rows):
+def test_three_integers_give_the_mask_of_the_trees(rows):
     vis = mask.row_visibility(jnp.asarray(rows.until), jnp.asarray(rows.group))
     np.testing.assert_array_equal(mask.allowed(vis, vis), rows.allowed)
 
@@ -61,7 +63,7 @@ def test_a_tile_under_the_diagonal_and_one_inside_an_image_are_full():
     assert (mask.tile_classes(image, image, 4, 4) == mask.FULL).all()
 
 
-def test_padded_queries_and_keys_take_part_in_nothing():
+def test_padded_queries_and_keys_have_no_allowed_pair():
     vis = mask.row_visibility(jnp.full((1, 3), 3, jnp.int32), jnp.ones((1, 3), jnp.int32))
     padded = mask.pad_queries(vis, 8)
     allowed = mask.allowed(padded, mask.pad_keys(vis, 8))[0]

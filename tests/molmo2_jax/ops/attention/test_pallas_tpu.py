@@ -1,4 +1,4 @@
-"""What only the TPU kernels have: tile lists, odd sizes and chips. Their numbers are in the suite of all attentions."""
+"""Specific to the TPU kernels: tile lists, odd sizes and chips. test_attention.py compares their results with dense."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def visibility(until, group):
 
 
 def run_steps(vis, block):
-    """The steps of a call as tuples (row, query block, key block, class, flags without the class)."""
+    """The steps of a call: [(row, query block, key block, class, flags without the class)]."""
     steps, count = pallas_tpu._steps(mask.tile_classes(vis, vis, block, block))
     rows, qs, ks, flags = (np.asarray(x)[: int(count)] for x in steps)
     return list(zip(rows, qs, ks, flags & 3, flags & ~3, strict=True))
@@ -36,17 +36,17 @@ def test_tiles_run_are_those_with_an_allowed_pair(rows):
 
 @given(rows=trees.rows(batch=2, length=48))
 @settings(deadline=None, max_examples=20)
-def test_every_query_block_is_begun_and_ended_once(rows):
+def test_every_query_block_starts_and_ends_once(rows):
     steps = run_steps(visibility(rows.until, rows.group), 8)
     for bit, keys in ((pallas_tpu._FIRST, 2), (pallas_tpu._ROW_FIRST, 1)):
-        begun = [step[:keys] for step in steps if step[4] & bit]
-        ended = [step[:keys] for step in steps if step[4] & (bit << 1)]
-        assert begun == ended == sorted({step[:keys] for step in steps})
+        starts = [step[:keys] for step in steps if step[4] & bit]
+        ends = [step[:keys] for step in steps if step[4] & (bit << 1)]
+        assert starts == ends == sorted({step[:keys] for step in steps})
     assert {step[:2] for step in steps} == {(b, i) for b in range(2) for i in range(6)}
 
 
 def fine_tuning_row(length=2048):
-    """Two videos with four branches each, a text of three branches, padding; and what may see what, pair by pair."""
+    """(until, group, allowed pairs): two videos with four branches each, a text of three branches, padding."""
     until, group, owner = np.zeros(length, int), np.zeros(length, int), np.full(length, -1)
     start = 0
     for number, (visual, branches) in enumerate([(700, [60, 40, 90, 30]), (420, [25, 35, 10, 110]), (0, [70, 80, 50])]):
@@ -88,19 +88,19 @@ def test_keys_of_empty_tiles_are_not_read():
     k[:, 128:] = v[:, 128:] = np.nan  # the second half of the row is padding
     vis = visibility([[128] * 128 + [0] * 128], [[0] * 256])
     with pltpu.force_tpu_interpret_mode(pltpu.InterpretParams()):
-        out, log_sum = pallas_tpu.forward(q, k, v, vis, vis, BLOCKS)
+        out, lse = pallas_tpu.forward(q, k, v, vis, vis, BLOCKS)
     assert jnp.isfinite(out).all()
-    assert (out[:, 128:] == 0).all() and (log_sum[:, :, 128:] == pallas_tpu.NEGATIVE).all()
+    assert (out[:, 128:] == 0).all() and (lse[:, :, 128:] == pallas_tpu.NEGATIVE).all()
 
 
 def test_blocks_divide_the_length_where_they_can():
     assert [pallas_tpu._block(S, 1024) for S in (36_864, 4_608, 2_560, 100, 1_100)] == [1024, 768, 640, 128, 1024]
 
 
-def test_without_a_tpu_the_choice_is_refused_by_name():
+def test_without_a_tpu_the_error_names_the_alternative():
     x = jnp.zeros((1, 128, 1, 128))
     vis = visibility([[128] * 128], [[0] * 128])
-    with pytest.raises(NotImplementedError, match='"pallas" runs on TPUs alone; elsewhere use "blockwise"'):
+    with pytest.raises(NotImplementedError, match='"pallas" runs on TPUs only; elsewhere use "blockwise"'):
         pallas_tpu.forward(x, x, x, vis, vis)
     with pytest.raises(NotImplementedError, match="multiple of 128, not 64"):
         pallas_tpu.forward(x[..., :64], x[..., :64], x[..., :64], vis, vis, BLOCKS)
@@ -114,9 +114,9 @@ def test_kernels_compile_for_the_chip(chip):
 
     def both(q, k, v, until, group, d_out):
         vis = mask.row_visibility(until, group)
-        out, log_sum = pallas_tpu.forward(q, k, v, vis, vis)
+        out, lse = pallas_tpu.forward(q, k, v, vis, vis)
         delta = jnp.einsum("BQNH,BQNH->BNQ", out, d_out, preferred_element_type=jnp.float32)
-        return pallas_tpu.backward(q, k, v, vis, vis, log_sum, delta, d_out)
+        return pallas_tpu.backward(q, k, v, vis, vis, lse, delta, d_out)
 
     def abstract(*shape, dtype=jnp.bfloat16):
         return jax.ShapeDtypeStruct(shape, dtype, sharding=jax.NamedSharding(mesh, jax.P()))

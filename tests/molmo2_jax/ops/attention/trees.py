@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 @dataclasses.dataclass
 class Rows:
-    """`until` and `group` int32[B, S] as the data side makes them, and `allowed` bool[B, S, S] made naively."""
+    """`until` and `group` int32[B, S] as the data side makes them, and a naive `allowed` bool[B, S, S]."""
 
     until: np.ndarray
     group: np.ndarray
@@ -25,13 +25,13 @@ def node(draw, depth: int):
 
 @st.composite
 def example(draw):
-    """(images of the root as sizes, one group for all of them or one each, the root node)."""
+    """(sizes of the root's images, whether they share one group, the root node)."""
     images = draw(st.lists(st.integers(1, 6), max_size=3))
     return images, draw(st.booleans()), draw(node(draw(st.integers(0, 3))))
 
 
 def _lay_out(images, shared, root):
-    """[(ancestors-or-self path, group)] of each token, depth first; groups count from 1 within the example."""
+    """[(path of the token's node, group)] of each token, depth first; groups count from 1 within the example."""
     tokens = []
     for number, size in enumerate(images):
         tokens.append(((), 0))  # a timestamp between the images: root text
@@ -48,7 +48,7 @@ def _lay_out(images, shared, root):
 
 
 def _fill(until, group, allowed, start, tokens, first_group):
-    """One example's integers, and what may see what by comparing branches."""
+    """Writes one example's integers, and `allowed` by a comparison of paths."""
     n = len(tokens)
     for i, (path, g) in enumerate(tokens):
         inside = [j for j in range(n) if tokens[j][0][: len(path)] == path]
@@ -61,7 +61,7 @@ def _fill(until, group, allowed, start, tokens, first_group):
 
 @st.composite
 def rows(draw, batch: int = 2, length: int = 48):
-    """`batch` packed rows of `length` tokens; examples that do not fit are left out, the rest is padding."""
+    """`batch` packed rows of `length` tokens; examples that do not fit are skipped, the rest is padding."""
     until, group = np.zeros((2, batch, length), np.int32)
     allowed = np.zeros((batch, length, length), bool)
     for b in range(batch):

@@ -1,10 +1,10 @@
-"""config.json as published files have it: of a released Molmo2, and of base models at the sizes of a small one."""
+"""config.json as published: of a released Molmo2, and of base models with the sizes of a small one."""
 
 import copy
 
 from molmo2_jax.models.config import LlmConfig, VitConfig
 
-# What the files of Molmo2-O-7B say: a ViT of 27 layers of which 25 are there, YaRN on the layers of a list.
+# Values of Molmo2-O-7B: a ViT of 27 layers of which 25 are in the files, and YaRN on listed layers.
 RELEASED = {
     "architectures": ["Molmo2ForConditionalGeneration"],
     "model_type": "molmo2",
@@ -79,22 +79,22 @@ RELEASED = {
 
 
 def changed(config: dict, **changes) -> dict:
-    """A copy with other values: `text_config__head_dim=7`, a key less with `...` for a value."""
+    """A copy with other values: `text_config__head_dim=7`. The value `...` removes a key."""
     config = copy.deepcopy(config)
     for key, value in changes.items():
         *above, last = key.split("__")
-        place = config
+        section = config
         for name in above:
-            place = place[name]
+            section = section[name]
         if value is ...:
-            del place[last]
+            del section[last]
         else:
-            place[last] = value
+            section[last] = value
     return config
 
 
 def as_transformers_5_writes_it() -> dict:
-    """The same model after `save_pretrained`: other names, 25 layers, RoPE in one place."""
+    """The same model after `save_pretrained`: other names, 25 layers, RoPE in one section."""
     rope = RELEASED["text_config"]["rope_scaling"] | {"rope_theta": 500000.0}
     config = changed(RELEASED, vit_config=..., image_col_id=..., image_low_res_id=...)
     old = RELEASED["vit_config"]
@@ -134,7 +134,7 @@ def llm_config(kind: str, c: LlmConfig) -> dict:
 
 
 def vit_config(c: VitConfig) -> dict:
-    """config.json of a SigLIP2 checkpoint, of which the file leaves out most."""
+    """config.json of a SigLIP2 checkpoint, which leaves out most keys."""
     return {
         "model_type": "siglip",
         "text_config": {"model_type": "siglip_text_model", "hidden_size": 8, "num_hidden_layers": 1},

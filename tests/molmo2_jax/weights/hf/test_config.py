@@ -162,8 +162,8 @@ WITHOUT = [  # a key that is needed, where
 def test_a_missing_key_is_named(key):
     *above, last = key.split("__")
     name = {"vit_layers": "vision_feature_layer", "image_patch_size": "patch_size"}.get(last, last)
-    place = ": ".join(["DIR/config.json", *above])
-    with pytest.raises(HfError, match=f"{place} has no '{name}'$"):
+    section = ": ".join(["DIR/config.json", *above])
+    with pytest.raises(HfError, match=f"{section} has no '{name}'$"):
         read_config(changed(RELEASED, **{key: ...}), "DIR/config.json")
 
 
@@ -235,11 +235,11 @@ def test_a_base_model_that_the_decoder_is_not_is_refused(kind, changes, message)
         read_config(configs.llm_config(kind, small().llm) | changes, "config.json")
 
 
-def places(config: dict, above: str = ""):
+def key_paths(config: dict, above: str = ""):
     for key, value in config.items():
         yield f"{above}{key}"
         if isinstance(value, dict):
-            yield from places(value, f"{above}{key}__")
+            yield from key_paths(value, f"{above}{key}__")
 
 
 BASES = {
@@ -252,8 +252,8 @@ NONSENSE = [None, ..., True, "x", -1, 0, 1.5, math.nan, [], ["x"], [1, 2], {}, {
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_nonsense_in_any_place_is_an_error_or_a_model(base):
-    for key, value in itertools.product(places(BASES[base]), NONSENSE):
+def test_nonsense_at_any_key_is_an_error_or_a_model(base):
+    for key, value in itertools.product(key_paths(BASES[base]), NONSENSE):
         try:
             model = read_config(changed(BASES[base], **{key: value}), "config.json")
         except HfError as error:

@@ -206,7 +206,7 @@ def test_a_processor_is_copied_unchanged(written, tmp_path):
     target = tmp_path / "target"
     target.mkdir()
     change(written / IMAGES, auto_map={"AutoProcessor": "processing_molmo2.Molmo2Processor"})
-    (written / "processing_molmo2.py").write_text("# theirs")
+    (written / "processing_molmo2.py").write_text("# code")
     (written / "config.json").write_text("{}")
     (written / "model.safetensors").write_text("")
     copied = copy_processor(written, target)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from molmo2_jax.weights.hf import tensor_files
 from molmo2_jax.weights.hf.config import HfError, write_config
 from molmo2_jax.weights.hf.source import tensors_of
-from tests.molmo2_jax.models.small import KINDS, OLMO, numbers, small
+from tests.molmo2_jax.models.small import KINDS, OLMO, random_weights, small
 from tests.molmo2_jax.weights.hf import configs, formats
 from tests.molmo2_jax.weights.hf.small_hf import architectures, assert_equal, read_all, source, structure
 from tests.molmo2_jax.weights.sources import InMemory
@@ -24,7 +24,7 @@ FLOAT32, BFLOAT16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)
 
 
 def parameters(c, dtype=FLOAT32, seed=0):
-    return {name: x.astype(dtype) for name, x in numbers(structure(c).shapes, seed).items()}
+    return {name: x.astype(dtype) for name, x in random_weights(structure(c).shapes, seed).items()}
 
 
 def tensors(c, p, layout="released", dtype=None):
