@@ -36,7 +36,7 @@ from data_pipelines.loading import decode_workers, stream
 from data_pipelines.loading.batches import RowBuilder
 from data_pipelines.loading.config import DataConfig
 from data_pipelines.loading.data import Data
-from data_pipelines.loading.schedule import Schedule
+from data_pipelines.loading.draws import DrawSchedule
 from data_pipelines.media import crops, video
 from data_pipelines.media import image as image_lib
 from data_pipelines.media.crops import PATCH_PIXELS, PATCHES
@@ -226,7 +226,7 @@ class Measured(NamedTuple):
 def measure(data: Data, config: DataConfig, n_rows: int) -> Measured:
     """Makes rows one by one in this thread: described and packed as by the loader, then laid out and decoded."""
     shape, pool, used = config.row, decode_workers.DecodePool(0), collections.Counter()
-    schedule = Schedule(data.rates, data.lengths, seed=0, streams=1, pool=config.loader.pool)
+    schedule = DrawSchedule(data.rates, data.lengths, seed=0, streams=1, pool=config.loader.pool)
     builder = RowBuilder(data.tok, shape, 1, config.token_weights.length_weight)
     with metered() as plan:
         rows, _ = stream.Stream(0, schedule, functools.partial(data.describe, seed=0), shape, 1).window(0)

@@ -37,8 +37,8 @@ import torch
 import transformers
 from torch.nn.functional import embedding
 
-from data_pipelines.media import crops
 from data_pipelines.media.crops import PATCHES
+from data_pipelines.media.pooling import frame_pooling
 from data_pipelines.packing.schema import RowShape, empty_row
 from data_pipelines.sequence import message_tree, visual_tokens
 from data_pipelines.sequence.view_config import ViewConfig
@@ -127,7 +127,7 @@ def rows(c: Molmo2Config, view: ViewConfig) -> dict[str, dict[str, np.ndarray]]:
         "text": _lay_out_row(texts, RowShape(size, 0, 0)),
     }
     out["video"]["crops"][:] = rng.integers(0, 256, out["video"]["crops"].shape)
-    out["video"]["pooling"][:] = crops.frame_pooling(FRAMES)
+    out["video"]["pooling"][:] = frame_pooling(FRAMES)
     return out
 
 

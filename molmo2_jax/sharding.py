@@ -1,4 +1,4 @@
-"""Every partitioning decision, in one place: the mesh, and the mesh axis that each logical axis is sharded over.
+"""Every partitioning decision in one file: the mesh, and the mesh axis that each logical axis is sharded over.
 
 Mesh axes: `data` replicates parameters, `fsdp` shards parameters, `context` shards the sequence, `tensor` shards heads,
 mlp and vocabulary. Rows (B) are sharded over data x fsdp.

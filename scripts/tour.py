@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from data_pipelines.loading.data import Data
-from data_pipelines.loading.schedule import Draw
+from data_pipelines.loading.draws import Draw
 from data_pipelines.packing.schema import FIELDS
 from data_pipelines.prompts import PromptConfig
 from data_pipelines.records.read import Record

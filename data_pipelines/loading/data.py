@@ -10,9 +10,9 @@ from data_pipelines.loading.batches import RowBatches, RowBuilder
 from data_pipelines.loading.config import DataConfig
 from data_pipelines.loading.dataset import Dataset, open_dataset
 from data_pipelines.loading.decode_workers import DecodePool
+from data_pipelines.loading.draws import Draw, DrawSchedule
 from data_pipelines.loading.loader import Loader
 from data_pipelines.loading.mixture import DatasetConfig, MixtureConfig, draw_rates, mixture_table
-from data_pipelines.loading.schedule import Draw, Schedule
 from data_pipelines.loading.shared_rows import Exchange
 from data_pipelines.loading.stream import Stream
 from data_pipelines.packing.fit import fit_to_row
@@ -81,7 +81,7 @@ class Data:
         if len(set(rows)) != len(rows) or not rows or not 0 <= min(rows) <= max(rows) < streams:
             raise ValueError(f"rows are distinct indices into the {streams} rows of the global batch, not {list(rows)}")
         c = self._config
-        schedule = Schedule(self.rates, self.lengths, seed=seed, streams=streams, pool=c.loader.pool)
+        schedule = DrawSchedule(self.rates, self.lengths, seed=seed, streams=streams, pool=c.loader.pool)
         builder = RowBuilder(self.tok, c.row, self._shards, c.token_weights.length_weight)
         pool = DecodePool(c.loader.workers)
 

@@ -1,6 +1,6 @@
 """Streams: the endless examples of one row of the global batch, in packed windows.
 
-A stream draws a window of examples (loading/schedule.py chooses them), describes them and packs them into rows.
+A stream draws a window of examples (loading/draws.py chooses them), describes them and packs them into rows.
 With a pool of 4 and rows of about two examples:
 
     window     0                  1
@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 
 from data_pipelines.errors import ExampleError
-from data_pipelines.loading.schedule import Draw, Schedule
+from data_pipelines.loading.draws import Draw, DrawSchedule
 from data_pipelines.packing.pack import Size, pack
 from data_pipelines.packing.schema import RowShape
 from data_pipelines.sequence.example import Example
@@ -37,7 +37,7 @@ class Stream:
     """
 
     def __init__(
-        self, row: int, schedule: Schedule, describe: Callable[[Draw], list[Example]], shape: RowShape, shards: int
+        self, row: int, schedule: DrawSchedule, describe: Callable[[Draw], list[Example]], shape: RowShape, shards: int
     ):
         self.row = row
         self._schedule, self._describe, self._shape, self._shards = schedule, describe, shape, shards

@@ -15,6 +15,7 @@ from data_pipelines.media import crops as crops_lib
 from data_pipelines.media import image as image_lib
 from data_pipelines.media import video as video_lib
 from data_pipelines.media.location import InMemory, Location
+from data_pipelines.media.pooling import TOKENS_PER_FRAME, frame_pooling, image_pooling, token_grids
 
 Units = tuple[tuple[int, int], ...]  # (crops, visual tokens) of each part that must stay on one device
 
@@ -32,15 +33,15 @@ class VideoPlan:
 
     @property
     def n_pooled(self) -> int:
-        return crops_lib.TOKENS_PER_FRAME * len(self.times)
+        return TOKENS_PER_FRAME * len(self.times)
 
     @property
     def units(self) -> Units:
-        return ((1, crops_lib.TOKENS_PER_FRAME),) * len(self.times)
+        return ((1, TOKENS_PER_FRAME),) * len(self.times)
 
     def pooling(self) -> np.ndarray:
         """int32[n_pooled, 9]: patch ids, relative to this medium's first crop."""
-        return crops_lib.frame_pooling(len(self.times))
+        return frame_pooling(len(self.times))
 
     def crops(self) -> Iterator[np.ndarray]:
         """n_crops crops, uint8[729, 588] each. Raises MediaError if the video cannot be decoded."""
@@ -61,15 +62,15 @@ class FramesPlan:
 
     @property
     def n_pooled(self) -> int:
-        return crops_lib.TOKENS_PER_FRAME * len(self.frames)
+        return TOKENS_PER_FRAME * len(self.frames)
 
     @property
     def units(self) -> Units:
-        return ((1, crops_lib.TOKENS_PER_FRAME),) * len(self.frames)
+        return ((1, TOKENS_PER_FRAME),) * len(self.frames)
 
     def pooling(self) -> np.ndarray:
         """int32[n_pooled, 9]: patch ids, relative to this medium's first crop."""
-        return crops_lib.frame_pooling(len(self.frames))
+        return frame_pooling(len(self.frames))
 
     def crops(self) -> Iterator[np.ndarray]:
         """n_crops crops, uint8[729, 588] each."""
@@ -90,7 +91,7 @@ class ImagePlan:
 
     @property
     def n_pooled(self) -> int:
-        return sum(rows * columns for rows, columns in crops_lib.token_grids(self.crop_grid))
+        return sum(rows * columns for rows, columns in token_grids(self.crop_grid))
 
     @property
     def units(self) -> Units:
@@ -98,7 +99,7 @@ class ImagePlan:
 
     def pooling(self) -> np.ndarray:
         """int32[n_pooled, 9]: patch ids, relative to this medium's first crop; -1 is padding."""
-        return crops_lib.image_pooling(self.crop_grid)
+        return image_pooling(self.crop_grid)
 
     def crops(self) -> Iterator[np.ndarray]:
         """n_crops crops, uint8[729, 588] each, the overview first. Raises MediaError if the image cannot be read."""

@@ -16,7 +16,8 @@ from typing import Annotated
 import numpy as np
 
 from data_pipelines.config import at_least
-from data_pipelines.media.crops import PATCH_PIXELS, PATCHES, POOL
+from data_pipelines.media.crops import PATCH_PIXELS, PATCHES
+from data_pipelines.media.pooling import POOL
 
 
 @dataclasses.dataclass(frozen=True)

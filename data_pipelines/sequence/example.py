@@ -15,10 +15,11 @@ import numpy as np
 
 from data_pipelines.errors import ExampleError
 from data_pipelines.media import crops
-from data_pipelines.media.crops import PATCHES, POOL
+from data_pipelines.media.crops import PATCHES
 from data_pipelines.media.decode_plan import FramesPlan, ImagePlan, VideoPlan
 from data_pipelines.media.frame_sampling import frame_times
 from data_pipelines.media.medium import FramesMedium, ImageMedium, Media, VideoMedium
+from data_pipelines.media.pooling import POOL
 from data_pipelines.prompts import PromptConfig, TurnText, write_turn
 from data_pipelines.records.annotations import Message
 from data_pipelines.records.problems import RecordError

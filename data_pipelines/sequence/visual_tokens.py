@@ -21,6 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from data_pipelines.media import crops
+from data_pipelines.media.pooling import TOKENS_PER_FRAME, token_grids
 from data_pipelines.records.read import Subtitles
 from data_pipelines.sequence.view_config import FRAME_TOKENS, TIMESTAMPS, ViewConfig
 from data_pipelines.text.tokenizer import Tokenizer
@@ -116,14 +117,12 @@ class VideoLayout:
 
     @property
     def n_tokens(self) -> int:
-        return (
-            sum(map(len, self.timestamps)) + (crops.TOKENS_PER_FRAME + 2) * len(self.timestamps) + len(self.subtitles)
-        )
+        return sum(map(len, self.timestamps)) + (TOKENS_PER_FRAME + 2) * len(self.timestamps) + len(self.subtitles)
 
     def tokens(self, tok: Tokenizer) -> VisualTokens:
         start, end = (tok.special(name) for name in FRAME_TOKENS[self.frame_tokens])
         patch = tok.special("<im_patch>")
-        frame = [start, *[patch] * crops.TOKENS_PER_FRAME, end]
+        frame = [start, *[patch] * TOKENS_PER_FRAME, end]
         tokens: list[int] = []
         groups: list[int] = []
         for number, timestamp in enumerate(self.timestamps, start=1):
@@ -156,13 +155,13 @@ def video_layout(times: Sequence[float], subtitles: Subtitles, tok: Tokenizer, v
 
 def image_length(crop_grid: crops.CropGrid) -> int:
     """Tokens of one image: (2, 2) -> 752."""
-    (low_rows, low_columns), (rows, columns) = crops.token_grids(crop_grid)
+    (low_rows, low_columns), (rows, columns) = token_grids(crop_grid)
     return low_rows * low_columns + 2 + rows * (columns + 1) + 2
 
 
 def _image_tokens(crop_grid: crops.CropGrid, tok: Tokenizer) -> list[int]:
     patch, end = tok.special("<im_patch>"), tok.special("<im_end>")
-    (low_rows, low_columns), (rows, columns) = crops.token_grids(crop_grid)
+    (low_rows, low_columns), (rows, columns) = token_grids(crop_grid)
     line = [patch] * columns + [tok.special("<im_col>")]
     overview = [tok.special("<low_res_im_start>"), *[patch] * (low_rows * low_columns), end]
     return [*overview, tok.special("<im_start>"), *line * rows, end]

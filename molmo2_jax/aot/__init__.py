@@ -1,13 +1,10 @@
 """Ahead-of-time analysis: compiles the training step for a TPU slice without that slice, and reports its cost.
 
-Start with analysis.py, which reads top to bottom: lower, compile, parse, time, report.
+Start with analysis.py: lower, compile, parse, time, report.
 
-    topology.py       "v5p:4x4x4" -> devices to compile for, by the compiler in libtpu
-    program.py        lowering a run's step and compiling it: HLO text, memory, compiler messages
-    hlo.py            that text as computations, instructions, trip counts and stack frames
-    schedule.py       the time of every instruction, with overlap, from chips.py, collectives.py, flop_count.py,
-                      kernel_cost.py (Pallas kernels) and workload.py (the rows that a step is assumed to process)
-    model_parts.py    the part of the model that an instruction belongs to, by named scopes
-    report.py         the result as JSON; report_table.py as text and Markdown
-    sweep.py          the fastest mesh, remat policies and microbatches that fit
+    topology.py  program.py     the devices to compile for; a run's step, lowered and compiled for them
+    hlo.py  schedule.py         the compiled text as instructions; their times, with overlap, from chips.py,
+                                collectives.py, flop_count.py, kernel_cost.py (Pallas) and workload.py (the rows)
+    model_parts.py  report*.py  the part of the model that an instruction belongs to; the result as JSON and tables
+    sweep.py                    the fastest mesh, remat policies and microbatches that fit
 """

@@ -20,7 +20,7 @@ from molmo2_jax.train.setup import Setup
 
 
 def analyse(run: Setup, topology_name: str, dump: pathlib.Path | None = None) -> Report:
-    """Compiles the step of a run, whose mesh is of ahead-of-time targets, and reports its cost.
+    """Compiles the step of a run for the ahead-of-time targets in its mesh, and reports its cost.
 
     Args:
       topology_name: for the report.

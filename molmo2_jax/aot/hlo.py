@@ -104,11 +104,11 @@ class Module:
                 yield from self.inside(called)
 
     def op_name(self, i: Instruction) -> str:
-        """The instruction's own; a fusion without one has that of what it fuses, the root first."""
+        """The op_name of an instruction, or if it has none, of the first that it fuses, starting at the root."""
         return next((x.op_name for x in (i, *self._fused(i)) if x.op_name), "")
 
     def source(self, i: Instruction) -> tuple[str, ...]:
-        """The instruction's stack, innermost first; a fusion without one has that of what it fuses, the root first."""
+        """The stack frames of an instruction, or if it has none, of the first that it fuses, starting at the root."""
         return next((self.frames[x.frame] for x in (i, *self._fused(i)) if x.frame is not None), ())
 
     def _fused(self, i: Instruction) -> Iterator[Instruction]:
@@ -116,7 +116,7 @@ class Module:
         return (x for name in called for x in reversed(self.computations[name]))
 
     def neighbours(self, i: Instruction) -> Iterator[Instruction]:
-        """What uses the result of `i`, directly or not, nearest first; then what it is made of; then its caller's."""
+        """The nearest users of the result of `i`, direct and indirect, then its operands; then those of its caller."""
         while i is not None:
             yield from _breadth_first(i, lambda x: self._users.get(x.name, ()))
             yield from _breadth_first(

@@ -16,6 +16,7 @@ from molmo2_jax.train.setup import Setup
 
 LARGE_GATHER = GIB  # bytes of a collective that give a warning
 TOP = 15  # instructions listed
+_SHARED_FILES = ("layers.py", "ops/linear.py", "ops/gradient_reduction.py")  # their callers say more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +197,7 @@ def _top(costs: tuple[Cost, ...], module: Module | None, chip: Chip) -> tuple[To
 def _source(module: Module, c: Cost) -> str:
     """File, function and end of the op_name: "llm.py:Mlp.__call__ BSD,DF->BSF/dot_general (backward)"."""
     frames, name = module.source(c.instruction), module.op_name(c.instruction)
-    here = next((f for f in frames if "layers.py" not in f and "ops/linear.py" not in f), *frames[:1] or ("",))
+    here = next((f for f in frames if not any(shared in f for shared in _SHARED_FILES)), *frames[:1] or ("",))
     direction = "rematerialized" if "rematted" in name else "backward" if "transpose(" in name else "forward"
     return f"{here.rsplit('/', 1)[-1]} {'/'.join(name.split('/')[-2:])} ({direction})"
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_pipelines.media.crops import POOL, TOKENS_PER_FRAME
+from data_pipelines.media.pooling import POOL, TOKENS_PER_FRAME
 from data_pipelines.packing import schema
 from molmo2_jax import sharding
 from molmo2_jax.aot.causal_tiles import visited_pairs

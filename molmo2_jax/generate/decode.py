@@ -1,10 +1,6 @@
-"""Generation: prefill with the bidirectional mask, then one token at a time from a static key-value cache.
+"""Generation: prefill with the bidirectional mask, then one token at a time from the key-value cache (kv_cache.py).
 
-Each row's cache holds its prompt, then its new tokens, so a token's index in the cache is its position. Prefill and
-every step are the model's own forward pass with another `attend`:
-
-    prompt 4 tokens, room for 3     cache  p0 p1 p2 p3 -- -- --
-    first step writes at 4                 p0 p1 p2 p3 a0 -- --      a0 sees keys 0..4
+Prefill and every step are the model's own forward pass with another `attend`.
 """
 
 import functools
@@ -14,12 +10,12 @@ import jax
 import jax.numpy as jnp
 
 from molmo2_jax import sharding
+from molmo2_jax.generate import kv_cache
 from molmo2_jax.generate.sampling import sample
 from molmo2_jax.models.molmo2 import Molmo2, Row, logits
 from molmo2_jax.models.run_config import RunConfig
 from molmo2_jax.ops.attention import mask
 from molmo2_jax.ops.attention.attention import attention
-from molmo2_jax.ops.attention.dense import dense_attention
 
 
 class Decoding(NamedTuple):
@@ -53,11 +49,10 @@ def prefill(
         raise ValueError(f"max_new is at least 1, not {max_new}")
     sharding.check_divides({"one new token": (1, sharding.CONTEXT)}, jax.sharding.get_abstract_mesh())
     vis = mask.row_visibility(row["visible_until"], row["image_group"])
-    room = [(0, 0), (0, max_new), (0, 0), (0, 0)]
 
     def attend(q, k, v, state):
         out = attention(q, k, v, vis, implementation=run.attention, context=run.context)
-        return out, (jnp.pad(k, room), jnp.pad(v, room))
+        return out, (kv_cache.with_room(k, max_new), kv_cache.with_room(v, max_new))
 
     x_BSD = model.embed(row, run)
     hidden_BSD, (keys, values) = model.llm(x_BSD, row["positions"], attend, remat="none")
@@ -93,29 +88,13 @@ def _forward_next(model: Molmo2, s: Decoding, run: RunConfig):
     """Hidden state of the last chosen token, and the caches including it."""
 
     def attend(q, k, v, cache):
-        heads, rows = sharding.B_S_N_H, sharding.B
-        step = jax.shard_map(_attend_to_cache, in_specs=(heads,) * 5 + (rows,), out_specs=(heads,) * 3)
-        out, keys, values = step(q, k, v, *cache, s.lengths_B)
+        out, keys, values = kv_cache.append_and_attend(q, k, v, *cache, s.lengths_B)
         return out, (keys, values)
 
     x_B1D = model.llm.embed(s.next_B[:, None], jnp.dtype(run.dtype))
     states = (s.keys_LBSKH, s.values_LBSKH)
     hidden_B1D, (keys, values) = model.llm(x_B1D, s.lengths_B[:, None], attend, states=states, remat="none")
     return hidden_B1D, keys, values
-
-
-def _attend_to_cache(q_B1NH, k_B1KH, v_B1KH, keys_BSKH, values_BSKH, lengths_B):
-    """Writes the new token's key and value at its index and attends to everything up to it."""
-    B, S = keys_BSKH.shape[:2]
-    rows = jnp.arange(B)
-    keys_BSKH = keys_BSKH.at[rows, lengths_B].set(k_B1KH[:, 0])
-    values_BSKH = values_BSKH.at[rows, lengths_B].set(v_B1KH[:, 0])
-    index_B1 = lengths_B[:, None]
-    query = mask.Visibility(index_B1, index_B1 + 1, jnp.zeros_like(index_B1))
-    # Later entries are not written yet; a key is visible only to queries with at least its index.
-    key_index_BS = jnp.broadcast_to(jnp.arange(S), (B, S))
-    written = mask.Visibility(key_index_BS, jnp.full((B, S), S), jnp.zeros((B, S), jnp.int32))
-    return dense_attention(q_B1NH, keys_BSKH, values_BSKH, query, written), keys_BSKH, values_BSKH
 
 
 def _choose_token(model: Molmo2, hidden_B1D, rng, temperature: float, top_p: float):

@@ -6,7 +6,7 @@ always saves its input, and each policy also saves what the policies below it sa
 by weights, of 193:
 
     policy      also saves                           bytes     recomputed
-    none        everything, norms in float32, too  291,280     0
+    none        everything, also float32 norms     291,280     0
     dots        up                                  86,144     0: norms, RoPE, silu alone
     gate        gate                                61,568     50: up
     out         attention's output projection       36,992     101: gate, up
@@ -62,7 +62,7 @@ def param(
 
 
 class Linear(nnx.Module):
-    """`einsum(equation, x, w) (+ b)` with the weight gathered over fsdp; gradients in float32 (ops/linear.py)."""
+    """`einsum(equation, x, w) (+ b)` with w gathered over fsdp; gradients in float32 (ops/gradient_reduction.py)."""
 
     def __init__(
         self,

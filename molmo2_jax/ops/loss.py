@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from molmo2_jax import sharding
-from molmo2_jax.ops.linear import scattered_sum
+from molmo2_jax.ops.gradient_reduction import scattered_sum
 
 VOCAB = (sharding.TENSOR, sharding.CONTEXT)  # mesh axes that the vocabulary is sharded over here
 
@@ -95,7 +95,7 @@ def _context_shard(table, dtype):
 
 def _table_gradient(grad, V):
     """The transpose of `_context_shard`: sums gradients [rows, D] over all devices into [V / tensor, D / fsdp]."""
-    # float32 until it is in the table's shards (ops/linear.py has the reason).
+    # float32 until it is in the table's shards (ops/gradient_reduction.py has the reason).
     grad = scattered_sum(grad, P(None, sharding.FSDP), sharding.ROWS)
     return jax.lax.all_gather(grad, sharding.CONTEXT, axis=0, tiled=True)[:V]
 

@@ -7,8 +7,10 @@ How a run begins:
 
 import contextlib
 import itertools
+import math
 import pathlib
 import sys
+from collections.abc import Callable, Mapping
 
 import jax
 
@@ -24,7 +26,7 @@ from molmo2_jax.train.metrics import MetricWriter
 from molmo2_jax.train.setup import Setup, open_data, set_up
 from molmo2_jax.train.step import State, make_state
 from molmo2_jax.train.step_log import StepLog, log
-from molmo2_jax.train.throughput import Throughput
+from molmo2_jax.train.throughput import BatchStats, Throughput
 from molmo2_jax.weights.checkpoint_files import has_step, load_architecture, newest_step, to_json
 from molmo2_jax.weights.hf.fetch import clear_copies
 from molmo2_jax.weights.init_from import initial_params
@@ -84,12 +86,12 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
             fields = arrange({name: batch[name] for name in FIELDS}, c.model.token_order, c.mesh[sharding.CONTEXT])
             state, metrics = run.step(state, sharding.put_rows(fields, run.mesh))
             if pending is not None:
-                report(*pending)
+                finish_step(report, *pending)
             stopping = stop.reached(number)
             saving = stopping or number == c.steps or number % c.checkpoint.every == 0
             pending = (number, metrics, throughput.local_stats(batch), saving)
             if saving:
-                report(*pending)  # a state that is not finite must not become a checkpoint
+                finish_step(report, *pending)  # a state that is not finite must not become a checkpoint
                 pending = None
                 checkpoints.save(state, data)
             if stopping and number < c.steps:
@@ -97,6 +99,21 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
                 raise Preempted(number)
         checkpoints.wait()
         return state
+
+
+def finish_step(
+    report: Callable, number: int, metrics: Mapping[str, jax.Array], batch: BatchStats, saving: bool
+) -> None:
+    """Waits for a step and reports it to `report`, a StepLog.
+
+    Raises:
+      FloatingPointError: a metric is NaN or infinite; raised in all processes.
+    """
+    values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+    bad = [name for name, x in values.items() if not math.isfinite(x)]
+    if bad:
+        raise FloatingPointError(f"step {number}: {', '.join(bad)} not finite; the last checkpoint is from before it")
+    report(number, values, batch, saving)
 
 
 def _local_folder(workdir: str | pathlib.Path) -> pathlib.Path:

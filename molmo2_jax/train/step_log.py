@@ -1,10 +1,9 @@
-"""The log of a run: metrics to files and terminal, counts at each checkpoint, a stop when a metric is not finite."""
+"""The log of a run: metrics to files and terminal, counts at each checkpoint."""
 
 import sys
 from collections.abc import Mapping
 
 import jax
-import numpy as np
 
 from molmo2_jax.train.metrics import MetricWriter
 from molmo2_jax.train.throughput import BatchStats, Throughput
@@ -29,18 +28,8 @@ class StepLog:
         self._writer, self._throughput, self._rates = writer, throughput, rates
         self._log_every, self._steps = log_every, steps
 
-    def __call__(self, number: int, metrics: Mapping[str, jax.Array], batch: BatchStats, saving: bool) -> None:
-        """Logs step `number`, whose batch is `batch`; `saving`: a checkpoint follows.
-
-        Raises:
-          FloatingPointError: a metric is not finite; raised in all processes.
-        """
-        values = {name: float(x) for name, x in jax.device_get(metrics).items()}
-        bad = [name for name, x in values.items() if not np.isfinite(x)]
-        if bad:
-            raise FloatingPointError(
-                f"step {number}: {', '.join(bad)} not finite; the last checkpoint is from before it"
-            )
+    def __call__(self, number: int, values: Mapping[str, float], batch: BatchStats, saving: bool) -> None:
+        """Logs step `number`, whose metrics are `values` and whose batch is `batch`; `saving`: a checkpoint follows."""
         self._writer.advance(number)
         seconds = self._throughput.step_done()
         logging = number % self._log_every == 0 or number == self._steps

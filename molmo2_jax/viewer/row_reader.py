@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipelines.media.crops import CROP_SIZE, IMAGE_POOL, MARGIN, PATCH, PATCHES, PATCHES_PER_SIDE, STEP
+from data_pipelines.media.crops import CROP_SIZE, MARGIN, PATCH, PATCHES, PATCHES_PER_SIDE, STEP
+from data_pipelines.media.pooling import IMAGE_POOL
 from data_pipelines.text.tokenizer import Tokenizer
 
 OPENING = ("<low_res_im_start>", "<im_start>", "<frame_start>")

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_pipelines.media import crops
 from data_pipelines.media.crops import PATCHES
+from data_pipelines.media.pooling import frame_pooling, image_pooling
 from data_pipelines.packing.schema import RowShape, empty_row
 from data_pipelines.sequence import message_tree, visual_tokens
 from data_pipelines.sequence.view_config import ViewConfig
@@ -161,14 +162,14 @@ def _visual_input(medium: str, tok: Tokens) -> tuple[visual_tokens.VisualTokens,
     if medium == "video":
         frames = np.stack([crops.frame_crop(noise(50, 60)) for _ in TIMES])
         visual = visual_tokens.video_layout(TIMES, None, tok, VIEW).tokens(tok)
-        return visual, crops.frame_pooling(len(TIMES)), frames
+        return visual, frame_pooling(len(TIMES)), frames
     if medium == "text":
         return visual_tokens.NoVisual().tokens(tok), np.empty((0, 9), np.int32), np.empty((0, 729, 588), np.uint8)
     tokens, groups, pooling, images = [], [], [], []
     for number, crop_grid in enumerate(CROP_GRIDS[medium], 1):
         name = tok.encode(f"Image {number}") if medium == "images" else []
         visual = visual_tokens.images_layout([crop_grid], tok, VIEW.image_groups).tokens(tok)
-        patches = crops.image_pooling(crop_grid)
+        patches = image_pooling(crop_grid)
         tokens += [*name, *visual.tokens]
         groups += [0] * len(name) + [1] * len(visual.tokens)  # all images of an example are one group
         pooling.append(np.where(patches < 0, patches, patches + PATCHES * sum(map(len, images))))

@@ -17,6 +17,7 @@ from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geom
 from data_pipelines.media import crops
 from data_pipelines.media.location import Location
 from data_pipelines.media.medium import open_image, open_video
+from data_pipelines.media.pooling import token_grids
 from data_pipelines.media.video import decode_frames
 from data_pipelines.sequence import message_tree, visual_tokens
 from data_pipelines.sequence.example import describe_prompt
@@ -108,7 +109,7 @@ def test_a_photograph(processor, tokenizer, ask, photos, name):
     theirs = process(processor, [user_message(photos[name])])
     agree(tokenizer, ours, theirs, "image", side=2)
     (plan,) = ours.media
-    assert theirs["image_grids"].tolist() == [[n for grid in crops.token_grids(plan.crop_grid) for n in grid]]
+    assert theirs["image_grids"].tolist() == [[n for grid in token_grids(plan.crop_grid) for n in grid]]
     assert theirs["image_num_crops"].tolist() == [plan.n_crops]
 
 

@@ -18,8 +18,8 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Molmo2Config, Molmo2ForConditionalGeneration, PreTrainedModel
 
-from data_pipelines.media import crops
 from data_pipelines.media.crops import PATCHES
+from data_pipelines.media.pooling import token_grids
 from molmo2_jax.models.structure import Structure
 from molmo2_jax.weights.hf import tensor_rules
 from tests.molmo2_jax.weights.hf.small_hf import structure
@@ -112,7 +112,7 @@ def inputs(media: Sequence[str], answered: bool = True) -> dict[str, torch.Tenso
     return out | {
         "pixel_values": pixels,
         "image_token_pooling": pooling[:, :4],
-        "image_grids": torch.tensor([sum(crops.token_grids(crop_grid), ()) for crop_grid in crop_grids]),
+        "image_grids": torch.tensor([sum(token_grids(crop_grid), ()) for crop_grid in crop_grids]),
         "image_num_crops": torch.tensor([1 + rows * columns for rows, columns in crop_grids]),
     }
 

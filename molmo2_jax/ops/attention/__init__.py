@@ -1,8 +1,6 @@
-"""Attention under the mask of message trees: one rule, several kernels, several ways across the mesh.
+"""Attention under the mask of message trees.
 
-Read in this order:
-
-    mask.py             the rule: who may attend to whom, from three integers per token
+Start with mask.py, the rule of who may attend to whom from three integers per token.
     dense.py            the oracle: softmax attention with the whole mask in memory
     interfaces.py       what a kernel and a context strategy are
     attention.py        the entry point: a kernel, a context strategy around it, and their derivative

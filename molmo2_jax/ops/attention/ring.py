@@ -36,12 +36,12 @@ def forward(
     def merge(held, so_far):
         return _merge(so_far, part(*held))
 
-    coming = _send(held)
+    incoming = _send(held)
     out_BQF, lse_BNQ = part(*held)
     result = out_BQF.astype(jnp.float32), lse_BNQ
     for _ in range(jax.lax.axis_size(CONTEXT) - 1):
-        held, result = _after(coming, result)
-        coming = _send(held)
+        held, result = _delay_until(incoming, result)
+        incoming = _send(held)
         result = jax.lax.cond(_any_visible(vis, held[2]), merge, lambda _, so_far: so_far, held, result)
     out_BQF, lse_BNQ = result
     return out_BQF.astype(q_BQNH.dtype).reshape(q_BQNH.shape), lse_BNQ
@@ -72,11 +72,11 @@ def backward(
     def skip(held, dq):
         return dq, *(jnp.zeros(x.shape, jnp.float32) for x in held[:2])
 
-    coming = _send(held)
+    incoming = _send(held)
     dq, *d_keys = part(*held)
     for _ in range(jax.lax.axis_size(CONTEXT) - 1):
-        held, (dq, *d_keys) = _after(coming, (dq, *d_keys))
-        coming, d_keys = _send((held, d_keys))
+        held, (dq, *d_keys) = _delay_until(incoming, (dq, *d_keys))
+        incoming, d_keys = _send((held, d_keys))
         dq, *parts = jax.lax.cond(_any_visible(vis, held[2]), add, skip, held, dq)
         d_keys = jax.tree.map(jnp.add, d_keys, parts)
     dk, dv = _send(d_keys)
@@ -93,9 +93,9 @@ def _send(tree):
     return jax.tree.map(lambda x: jax.lax.ppermute(x, CONTEXT, [(d, (d + 1) % steps) for d in range(steps)]), tree)
 
 
-def _after(coming, result):
+def _delay_until(incoming, result):
     """Delays the next send until `result` exists. Otherwise all sends start at once and none overlaps with compute."""
-    return jax.lax.optimization_barrier((coming, result))
+    return jax.lax.optimization_barrier((incoming, result))
 
 
 def _any_visible(q_vis: mask.Visibility, k_vis_3BS: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ on has both, and ignores these files unless `trust_remote_code` is set.
 
     config.json  preprocessor_config.json  ...       "auto_map": {"AutoConfig": "configuration_molmo2.Molmo2Config"}
     configuration_molmo2.py  processing_molmo2.py    from remote/
-    crops_molmo2.py                                  data_pipelines/media/crops.py: crops and pooling
+    crops_molmo2.py      pooling_molmo2.py           data_pipelines/media/crops.py and pooling.py
 """
 
 import pathlib
@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipelines.media import crops
+from data_pipelines.media import crops, pooling
 from molmo2_jax.weights.hf.processor import AUTO_MAP, IMAGES, NESTED, PROCESSOR, VIDEOS, read_json, write_json
 from molmo2_jax.weights.hf.source import CONFIG
 
@@ -37,7 +37,10 @@ def write_code(folder: pathlib.Path) -> None:
     added = {AUTO_MAP: _CLASSES[CONFIG]}
     if (folder / PROCESSOR).is_file():
         shutil.copy(_REMOTE / "processing_molmo2.py", folder)
-        shutil.copyfile(crops.__file__, folder / "crops_molmo2.py")
+        for module in (crops, pooling):
+            text = pathlib.Path(module.__file__).read_text(encoding="utf-8")
+            name = module.__name__.rpartition(".")[2]
+            (folder / f"{name}_molmo2.py").write_text(text.replace(f"from {crops.__name__} ", "from .crops_molmo2 "))
         whole = _add_keys(folder / PROCESSOR, {AUTO_MAP: _CLASSES[PROCESSOR]})
         for name, section in NESTED.items():
             if section in whole:  # also as a file of its own, where vLLM looks for the video loader's settings

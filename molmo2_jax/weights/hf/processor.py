@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_pipelines.media import crops
+from data_pipelines.media.pooling import FRAME_POOL, IMAGE_POOL
 from data_pipelines.sequence.visual_tokens import FRAME_TOKENS
 from data_pipelines.text.tokenizer import Tokenizer
 from molmo2_jax.weights.hf.config import HfError
@@ -45,9 +46,9 @@ _CROP_VALUES = {
     "image_std": [0.5, 0.5, 0.5],
 }
 _FIXED = {  # file -> values that do not depend on the settings
-    IMAGES: _CROP_VALUES | {"pooling_size": [crops.IMAGE_POOL] * 2, "overlap_margins": [crops.MARGIN] * 2},
+    IMAGES: _CROP_VALUES | {"pooling_size": [IMAGE_POOL] * 2, "overlap_margins": [crops.MARGIN] * 2},
     # By default, transformers neither rescales nor normalises frames.
-    VIDEOS: _CROP_VALUES | {"pooling_size": [crops.FRAME_POOL] * 2, "do_rescale": True, "do_normalize": True},
+    VIDEOS: _CROP_VALUES | {"pooling_size": [FRAME_POOL] * 2, "do_rescale": True, "do_normalize": True},
     PROCESSOR: {
         "image_use_col_tokens": True,
         "use_single_crop_col_tokens": False,

@@ -6,8 +6,8 @@ import pytest
 from data_pipelines.loading.batches import FailureRateError, RowBatches, RowBuilder
 from data_pipelines.loading.data import Data
 from data_pipelines.loading.decode_workers import DecodePool
+from data_pipelines.loading.draws import DrawSchedule
 from data_pipelines.loading.mixture import DatasetConfig, MixtureGroup
-from data_pipelines.loading.schedule import Schedule
 from data_pipelines.loading.stream import Stream
 from data_pipelines.packing.schema import FIELDS, RowShape, row_dims
 from molmo2_jax.viewer.row_reader import example_bounds
@@ -58,7 +58,7 @@ def batches(open_data, small_config):
 
     def make(**changes):
         data, config = open_data(**changes), small_config(**changes)
-        schedule = Schedule(data.rates, data.lengths, seed=0, streams=4, pool=config.loader.pool)
+        schedule = DrawSchedule(data.rates, data.lengths, seed=0, streams=4, pool=config.loader.pool)
         stream = Stream(0, schedule, lambda draw: data.describe(draw, 0), config.row, 1)
         builder = RowBuilder(data.tok, config.row, 1, config.token_weights.length_weight)
         return RowBatches([stream], builder, config.loader, DecodePool(0), None, records=5)

@@ -7,8 +7,8 @@ import pytest
 
 from data_pipelines.config import ConfigError, read_config
 from data_pipelines.loading.config import DataConfig
+from data_pipelines.loading.draws import Draw
 from data_pipelines.loading.mixture import DatasetConfig, MixtureGroup
-from data_pipelines.loading.schedule import Draw
 from data_pipelines.records.problems import RecordError
 
 ASK = {"style": "text_sft", "user": "Hi.", "answer": "Ho."}

@@ -3,7 +3,7 @@
 import pytest
 
 from data_pipelines.errors import ExampleError
-from data_pipelines.loading.schedule import Schedule
+from data_pipelines.loading.draws import DrawSchedule
 from data_pipelines.loading.stream import Stream, Unusable
 from data_pipelines.packing.schema import RowShape
 
@@ -12,7 +12,7 @@ from data_pipelines.packing.schema import RowShape
 def stream(open_data, small_config):
     def make(row=0, streams=1, pool=5):
         data, shape = open_data(pool=pool), small_config().row
-        schedule = Schedule(data.rates, data.lengths, seed=0, streams=streams, pool=pool)
+        schedule = DrawSchedule(data.rates, data.lengths, seed=0, streams=streams, pool=pool)
         return Stream(row, schedule, lambda draw: data.describe(draw, 0), shape, 1)
 
     return make
@@ -58,7 +58,7 @@ def test_draws_that_cannot_be_described_are_reported():
     def describe(draw):
         raise ExampleError(f"{draw.dataset}[{draw.item}]: broken", "cut_off")
 
-    schedule = Schedule({"d": 1.0}, {"d": 3}, seed=0, streams=1, pool=3)
+    schedule = DrawSchedule({"d": 1.0}, {"d": 3}, seed=0, streams=1, pool=3)
     rows, unusable = Stream(0, schedule, describe, RowShape(10, 0, 0), 1).window(0)
     assert rows == []
     assert sorted(unusable, key=str) == [Unusable("d", f"d[{i}]: broken", "cut_off") for i in range(3)]

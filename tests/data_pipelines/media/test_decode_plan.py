@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipelines.media.crops import frame_crop, frame_pooling, image_crops, image_pooling
+from data_pipelines.media.crops import frame_crop, image_crops
 from data_pipelines.media.decode_plan import FramesPlan, ImagePlan, VideoPlan
 from data_pipelines.media.image import load_image
 from data_pipelines.media.location import InMemory, Location
+from data_pipelines.media.pooling import frame_pooling, image_pooling
 from data_pipelines.media.video import decode_frames
 from tests.data_pipelines.media.videos import BIKES
 

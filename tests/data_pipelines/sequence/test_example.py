@@ -8,6 +8,7 @@ from data_pipelines.media import crops as crops_lib
 from data_pipelines.media import frame_sampling, image, video
 from data_pipelines.media.location import Location
 from data_pipelines.media.medium import open_image, open_video
+from data_pipelines.media.pooling import image_pooling
 from data_pipelines.packing.fit import fit_to_row
 from data_pipelines.packing.schema import RowShape
 from data_pipelines.records.problems import RecordError
@@ -79,7 +80,7 @@ def test_an_image_is_cut_as_its_size_says(draw, photo, tokenizer):
     got = draw(COUNT, image="photo.png")
     (plan,) = got.media
     assert plan.crop_grid == (2, 4) and got.n_crops == 9 and got.units == ((9, 1162),)
-    np.testing.assert_array_equal(got.pooling(), crops_lib.image_pooling((2, 4)))
+    np.testing.assert_array_equal(got.pooling(), image_pooling((2, 4)))
     np.testing.assert_array_equal(decoded_crops(got), crops_lib.image_crops(image.load_image(str(photo)), (2, 4)))
 
 
@@ -102,7 +103,7 @@ def test_several_images_have_names_and_count_their_crops_on(draw, photo, tokeniz
     assert laid.tokens[1 : 1 + len(visual.tokens)].tolist() == visual.tokens.tolist()
     assert tokenizer.decode(laid.tokens[1:3]).startswith("Image")
     assert set(laid.image_group) == {0, 1, 2}
-    alone = [crops_lib.image_pooling(crop_grid) for crop_grid in crop_grids]
+    alone = [image_pooling(crop_grid) for crop_grid in crop_grids]
     expected = np.concatenate([alone[0], np.where(alone[1] < 0, -1, alone[1] + 9 * 729)])
     assert got.pooling().tolist() == expected.tolist()
     assert got.units == ((9, 1162), (3, 518))

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.config import ConfigError, read_config, restrictions
 from data_pipelines.media import crops, frame_sampling
+from data_pipelines.media.pooling import image_pooling
 from data_pipelines.sequence import visual_tokens
 from data_pipelines.sequence.view_config import IMAGE_GROUPS, ViewConfig
 
@@ -108,7 +109,7 @@ def test_an_image_is_as_long_as_in_the_public_reference(tokenizer, rows, columns
     got = image_tokens(crop_grid, tokenizer)
     assert (len(got.tokens), len(got.slots)) == (tokens, patches)
     assert visual_tokens.image_length(crop_grid) == tokens
-    assert len(crops.image_pooling(crop_grid)) == patches
+    assert len(image_pooling(crop_grid)) == patches
 
 
 def test_an_image_is_an_overview_and_a_grid_with_column_tokens(tokenizer):
@@ -195,7 +196,7 @@ def test_every_crop_grid_has_its_length(tokenizer, most):
         height, width = (-(-(19 * n + 8) // 2) for n in (rows, columns))
         got = image_tokens((rows, columns), tokenizer)
         assert len(got.tokens) == visual_tokens.image_length((rows, columns)) == 198 + height * (width + 1) + 2
-        assert len(got.slots) == 196 + height * width == len(crops.image_pooling((rows, columns)))
+        assert len(got.slots) == 196 + height * width == len(image_pooling((rows, columns)))
     assert max(map(visual_tokens.image_length, crop_grids)) == {8: 1400, 24: 3680}[most]
 
 

@@ -56,9 +56,9 @@ def test_a_loop_with_an_unknown_trip_count_is_named():
 
 def test_a_conditional_costs_its_most_expensive_branch():
     cheap = f"%cheap (a: f32[8]) -> f32[8] {{\n  ROOT %b = f32[8] {FUSION}\n}}"
-    dear = f"%dear (a: f32[8]) -> f32[8] {{\n  %c = f32[8] {FUSION}\n  ROOT %d = f32[8] {FUSION}\n}}"
+    expensive = f"%expensive (a: f32[8]) -> f32[8] {{\n  %c = f32[8] {FUSION}\n  ROOT %d = f32[8] {FUSION}\n}}"
     m = programs.module(
-        "ROOT %o = f32[8] conditional(%p, %x, %x), branch_computations={%cheap, %dear}", INNER, cheap, dear
+        "ROOT %o = f32[8] conditional(%p, %x, %x), branch_computations={%cheap, %expensive}", INNER, cheap, expensive
     )
     assert timed(m).seconds == pytest.approx(2 * MICROSECOND)
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -147,6 +148,16 @@ def test_sigterm_ends_the_step_and_leaves_a_checkpoint(tmp_path, monkeypatch):
         loop.train(config(), tmp_path / "w")
     assert (tmp_path / "w" / "checkpoints" / "2" / "params").is_dir()
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_metric_that_is_not_finite_stops_the_run_before_anything_is_reported(value):
+    reported = []
+    loop.finish_step(lambda *step: reported.append(step), 3, {"loss": jnp.float32(0.5)}, "batch", False)
+    metrics = {"loss": jnp.float32(value), "lr/llm": jnp.float32(1), "grad_norm/llm": jnp.float32(value)}
+    with pytest.raises(FloatingPointError, match=r"^step 4: grad_norm/llm, loss not finite; the last checkpoint"):
+        loop.finish_step(lambda *step: reported.append(step), 4, metrics, "batch", True)
+    assert reported == [(3, {"loss": 0.5}, "batch", False)]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_by_its_step(tmp_path):

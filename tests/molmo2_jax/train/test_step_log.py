@@ -1,7 +1,6 @@
-"""Which steps are logged, what is written of them, and the stop at a metric that is not finite."""
+"""Which steps are logged, and what is written of them."""
 
 import jax
-import jax.numpy as jnp
 import pytest
 
 from data_pipelines.loading.training_counts import Counts
@@ -48,7 +47,7 @@ def run(steps, *, log_every, saving=(), first=True):
     writer, throughput = Writer(), FixedThroughput(first)
     report = StepLog(writer, throughput, {"street": 1.0}, log_every=log_every, steps=steps)
     for step in range(1, steps + 1):
-        report(step, {"loss": jnp.float32(1 / step)}, BATCH, step in saving)
+        report(step, {"loss": 1 / step}, BATCH, step in saving)
     report.close()
     assert writer.closed and writer.advanced == list(range(1, steps + 1))
     return writer, throughput
@@ -74,16 +73,6 @@ def test_other_processes_gather_the_same_steps_and_write_nothing(capsys):
     writer, throughput = run(6, log_every=3, saving=(2,), first=False)
     assert throughput.gathered == [2, 3, 6] and not writer.written
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_metric_that_is_not_finite_stops_the_run_before_anything_is_written(value):
-    writer = Writer()
-    report = StepLog(writer, FixedThroughput(), {}, log_every=1, steps=9)
-    metrics = {"loss": jnp.float32(value), "lr/llm": jnp.float32(1), "grad_norm/llm": jnp.float32(value)}
-    with pytest.raises(FloatingPointError, match=r"^step 4: grad_norm/llm, loss not finite; the last checkpoint"):
-        report(4, metrics, BATCH, True)
-    assert not writer.advanced and not writer.written
 
 
 def test_progress_is_printed_to_stderr_by_the_first_process(capsys, monkeypatch):

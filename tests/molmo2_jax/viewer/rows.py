@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from data_pipelines.media import crops
+from data_pipelines.media.pooling import frame_pooling, image_pooling, token_grids
 from data_pipelines.packing.schema import RowShape, empty_row
 
 
@@ -40,7 +41,7 @@ def scene(time: float, height: int = 378, width: int = 378) -> np.ndarray:
 def video(tok, times, after="", stamp="{:.1f} ", wrapping=("<im_start>", "<im_end>")) -> Visual:
     """Frames of the scene, each after its timestamp, then the text `after`."""
     start, patch, end = (tok.special(name) for name in (wrapping[0], "<im_patch>", wrapping[1]))
-    visual = Visual(pooling=list(crops.frame_pooling(len(times))))
+    visual = Visual(pooling=list(frame_pooling(len(times))))
     for number, time in enumerate(times):
         text = stamp.format(time)
         visual.tokens += [*tok.encode(text if number == 0 else f" {text}" if text else ""), start, *[patch] * 81, end]
@@ -56,8 +57,8 @@ def images(tok, *crop_grids) -> Visual:
     )
     visual = Visual()
     for number, crop_grid in enumerate(crop_grids, 1):
-        _, (rows, across) = crops.token_grids(crop_grid)
-        pooling = crops.image_pooling(crop_grid)
+        _, (rows, across) = token_grids(crop_grid)
+        pooling = image_pooling(crop_grid)
         visual.pooling += list(np.where(pooling < 0, pooling, pooling + 729 * len(visual.crops)))
         visual.crops += list(
             crops.image_crops(scene(number, 266 * crop_grid[0] + 112, 266 * crop_grid[1] + 112), crop_grid)

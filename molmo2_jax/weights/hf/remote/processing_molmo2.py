@@ -6,7 +6,8 @@
                                           image_grids           int64[images, 4]       tokens: overview, then crops
                                           image_num_crops       int64[images]
 
-Crops and pooling are those of training: crops_molmo2.py is its code. A call takes one prompt, as vLLM sends it.
+Crops and pooling are those of training: crops_molmo2.py and pooling_molmo2.py are its code. A call takes one prompt, as
+vLLM sends it.
 """
 
 import contextlib
@@ -20,18 +21,8 @@ from transformers.image_processing_base import ImageProcessingMixin
 from transformers.processing_utils import ImagesKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from .crops_molmo2 import (
-    FRAME_POOL,
-    IMAGE_POOL,
-    PATCHES_PER_SIDE,
-    TOKENS_PER_FRAME,
-    choose_crop_grid,
-    frame_crop,
-    frame_pooling,
-    image_crops,
-    image_pooling,
-    token_grids,
-)
+from .crops_molmo2 import PATCHES_PER_SIDE, choose_crop_grid, frame_crop, image_crops
+from .pooling_molmo2 import FRAME_POOL, IMAGE_POOL, TOKENS_PER_FRAME, frame_pooling, image_pooling, token_grids
 
 IMAGE, VIDEO = "<|image|>", "<|video|>"
 

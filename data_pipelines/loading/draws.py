@@ -27,7 +27,7 @@ class Draw(NamedTuple):
     epoch: int
 
 
-class Schedule:
+class DrawSchedule:
     """Which examples each window of each stream draws: a pure function of the arguments.
 
     Args:

@@ -6,13 +6,13 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.loading.schedule import Draw, Schedule
+from data_pipelines.loading.draws import Draw, DrawSchedule
 
 
 def schedule(streams=2, seed=0, pool=10, **lengths):
     lengths = lengths or {"c": 4, "d": 3_000_000}
     share = {name: (i + 1) / sum(range(1, len(lengths) + 1)) for i, name in enumerate(lengths)}
-    return Schedule(share, lengths, seed=seed, streams=streams, pool=pool)
+    return DrawSchedule(share, lengths, seed=seed, streams=streams, pool=pool)
 
 
 def test_a_window_depends_on_nothing_but_the_schedule():
@@ -27,7 +27,7 @@ def test_a_window_depends_on_nothing_but_the_schedule():
 @settings(max_examples=15)
 def test_shares_follow_the_rates_within_one_example(parts, pool, seed):
     share = {f"d{i}": part / math.fsum(parts) for i, part in enumerate(parts)}
-    made = Schedule(share, dict.fromkeys(share, 17), seed=seed, streams=3, pool=pool)
+    made = DrawSchedule(share, dict.fromkeys(share, 17), seed=seed, streams=3, pool=pool)
     drawn = collections.Counter()
     for w in range(12):
         drawn.update(draw.dataset for draw in made.window(2, w))
@@ -60,7 +60,7 @@ def test_orders_differ_between_datasets_and_are_mixed():
 
 
 def test_a_single_dataset_fills_every_window():
-    made = Schedule({"one": 1.0}, {"one": 1}, seed=3, streams=1, pool=1)
+    made = DrawSchedule({"one": 1.0}, {"one": 1}, seed=3, streams=1, pool=1)
     assert [made.window(0, w) for w in range(4)] == [[Draw("one", 0, w)] for w in range(4)]
 
 
