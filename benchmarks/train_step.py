@@ -49,9 +49,10 @@ from molmo2_jax.models import structure as parameters
 from molmo2_jax.models.config import ConnectorConfig, Molmo2Config, preset
 from molmo2_jax.ops.attention import mask
 from molmo2_jax.train import config as train_config
-from molmo2_jax.train.flops import model_flops, peak_flops
+from molmo2_jax.train.model_flops import model_flops
 from molmo2_jax.train.optimizer import make_optimizer, schedules
 from molmo2_jax.train.parameter_groups import assign_groups
+from molmo2_jax.train.peak_flops import peak_flops
 from molmo2_jax.train.step import jit_step, make_state, make_step
 from molmo2_jax.weights.hf.config import write_config
 from molmo2_jax.weights.hf.source import tensors_of

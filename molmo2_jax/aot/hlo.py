@@ -116,7 +116,7 @@ class Module:
         return (x for name in called for x in reversed(self.computations[name]))
 
     def neighbours(self, i: Instruction) -> Iterator[Instruction]:
-        """The nearest users of the result of `i`, direct and indirect, then its operands; then those of its caller."""
+        """Direct and indirect users of `i`, nearest first; then its operands, likewise; then the same of its caller."""
         while i is not None:
             yield from _breadth_first(i, lambda x: self._users.get(x.name, ()))
             yield from _breadth_first(

@@ -25,7 +25,7 @@ from molmo2_jax.models.config import Molmo2Config
 from molmo2_jax.models.run_config import RunConfig
 from molmo2_jax.ops.attention.blockwise import BLOCK
 from molmo2_jax.ops.attention.token_order import row_index
-from molmo2_jax.train.flops import flops_by_part
+from molmo2_jax.train.model_flops import flops_by_part
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from data_pipelines.loading.training_counts import Counts
 from molmo2_jax import sharding
 from molmo2_jax.models.config import Molmo2Config
-from molmo2_jax.train import distributed, flops
+from molmo2_jax.train import distributed, model_flops, peak_flops
 
 
 class BatchStats(NamedTuple):
@@ -36,7 +36,7 @@ class Throughput:
 
     def __init__(self, architecture: Molmo2Config, mesh: jax.sharding.Mesh, rows: Sequence[int]):
         self._architecture, self._rows, self._shards = architecture, list(rows), mesh.shape[sharding.CONTEXT]
-        peak, self.source = flops.peak_flops(jax.local_devices()[0])
+        peak, self.source = peak_flops.peak_flops(jax.local_devices()[0])
         self.peak, self._last = peak * mesh.size, time.perf_counter()
 
     def local_stats(self, rows: Mapping[str, np.ndarray]) -> BatchStats:
@@ -44,8 +44,8 @@ class Throughput:
         until, pooling = rows["visible_until"], rows["pooling"]
         # Each vision shard numbers its crops from 0, so the shards are counted as rows of their own.
         shards = pooling.reshape(len(pooling) * self._shards, -1, pooling.shape[-1])
-        model_flops = flops.model_flops(self._architecture, {**rows, "pooling": shards})
-        return BatchStats(self._rows, until.size, int(np.count_nonzero(until)), model_flops, rows["counts"])
+        counted = model_flops.model_flops(self._architecture, {**rows, "pooling": shards})
+        return BatchStats(self._rows, until.size, int(np.count_nonzero(until)), counted, rows["counts"])
 
     def step_done(self) -> float:
         """Seconds since the last step was done."""
@@ -65,15 +65,15 @@ class Throughput:
         counts = Counts()
         for part in parts:
             counts.add(Counts.from_json(part.counts))
-        tokens, model_flops = sum(part.tokens for part in parts), sum(part.model_flops for part in parts)
+        tokens, counted = sum(part.tokens for part in parts), sum(part.model_flops for part in parts)
         return {
             "row_fill": tokens / sum(part.capacity for part in parts),
             "tokens": float(tokens),
-            "model_flops": model_flops,
+            "model_flops": counted,
             **count_metrics(counts),
             "tokens_per_second": tokens / seconds,
             "step_seconds": seconds,
-            "mfu": model_flops / seconds / self.peak,
+            "mfu": counted / seconds / self.peak,
         }, counts
 
 

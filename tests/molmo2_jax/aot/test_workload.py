@@ -9,7 +9,7 @@ from molmo2_jax.aot.hlo import HloError
 from molmo2_jax.aot.workload import Workload, full_row, workload
 from molmo2_jax.models.config import PRESETS
 from molmo2_jax.ops.attention.pallas_tpu import BLOCKS
-from molmo2_jax.train.flops import flops_by_part, model_flops, visible_pairs
+from molmo2_jax.train.model_flops import flops_by_part, model_flops, visible_pairs
 from tests.molmo2_jax.aot import programs
 from tests.molmo2_jax.aot.programs import V5P
 from tests.molmo2_jax.train import small_run

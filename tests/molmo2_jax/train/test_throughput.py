@@ -9,7 +9,7 @@ import pytest
 from data_pipelines.loading.training_counts import Counts
 from data_pipelines.packing.schema import empty_row
 from molmo2_jax import sharding
-from molmo2_jax.train import distributed, flops, throughput
+from molmo2_jax.train import distributed, model_flops, peak_flops, throughput
 from molmo2_jax.train.throughput import BatchStats, Throughput, count_metrics
 from tests.molmo2_jax.models.small import KINDS, SHAPE, rows
 
@@ -24,7 +24,7 @@ def meter(monkeypatch):
         mesh = types.SimpleNamespace(shape={sharding.CONTEXT: context}, size=8)
         return Throughput(ARCHITECTURE, mesh, [0, 1])
 
-    monkeypatch.setattr(flops, "peak_flops", lambda device: (100.0, "a test"))
+    monkeypatch.setattr(peak_flops, "peak_flops", lambda device: (100.0, "a test"))
     return make
 
 
@@ -40,7 +40,7 @@ def test_a_batch_of_one_process_is_counted(meter):
     batch = rows(ARCHITECTURE) | {"counts": counts_of(street=3).to_json()}
     stats = meter().local_stats(batch)
     assert (stats.rows, stats.capacity, stats.tokens) == ([0, 1], 2 * 64, 2 * 60)
-    assert stats.model_flops == flops.model_flops(ARCHITECTURE, batch)
+    assert stats.model_flops == model_flops.model_flops(ARCHITECTURE, batch)
     assert stats.counts == batch["counts"]
 
 
@@ -54,7 +54,7 @@ def test_each_vision_shard_counts_its_own_crops(meter):
     row = {name: array[None] for name, array in empty_row(SHAPE).items()} | {"counts": {}}
     row["pooling"][0, 0], row["pooling"][0, 6] = 0, 0  # patch 0 of the first crop of each half
     one, two = (meter(context).local_stats(row).model_flops for context in (1, 2))
-    per_crop = flops.flops_by_part(ARCHITECTURE, {**row, "pooling": row["pooling"][:, :6]})["ViT"]
+    per_crop = model_flops.flops_by_part(ARCHITECTURE, {**row, "pooling": row["pooling"][:, :6]})["ViT"]
     assert two - one == per_crop > 0
 
 
