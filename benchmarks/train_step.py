@@ -14,7 +14,7 @@ transformers has neither trees nor packing. Two ways to train it on a row:
     usual     as its users do: one padded sequence per question (each with the video) or per conversation
     by hand   the same row, with a 4-D mask and positions made from ours, and logits only where there is loss
 
-The output also gives the time that the row's FLOPs (train/flops.py) take at the rate of one large matmul of ours.
+The output also gives the time that the row's FLOPs (train/model_flops.py) take at the rate of one large matmul of ours.
 
 Both ways use torch's scaled_dot_product_attention; transformers' "eager" is slower. Compare the ratios, measured on
 otherwise idle cores: torch's threads wait for each other, so that other work slows it down several times.

@@ -11,13 +11,13 @@ REASONS = {  # reason -> what it means; failures are counted by reason
     "no_file": "the media file does not exist",
     "unreadable": "the media file exists, but its bytes cannot be read",
     "empty_file": "the media file has no bytes",
-    "other_file": "the media file is not the one that was annotated",
+    "wrong_file": "the media file is not the one that was annotated",
     "not_media": "the file is not an image or video of a supported kind",
     "no_video": "the file has no video stream, only sound or a cover picture",
     "no_frames": "the video has no frames, or its duration is zero",
     "cut_off": "the media file is incomplete: it ends too early",
     "undecodable": "the media file cannot be decoded",
-    "too_deep": "the image has more than 8 bits per channel",
+    "bit_depth": "the image has more than 8 bits per channel",
     "decoder_died": "the process that decoded the media died",
 }
 

@@ -153,7 +153,7 @@ def model(preset: str, **run) -> ConfigDict:
 
 
 def init_from(**sources) -> ConfigDict:
-    """Where the weights come from at step 0, by the recipe's parts: "fresh", "hf:NAME" or "orbax:FOLDER" for each of
+    """Where the weights come from at step 0, by the recipe's parts: "random", "hf:NAME" or "orbax:FOLDER" for each of
     connector (with the new tokens' embeddings), vit and llm.
     """
     patterns = {"connector": r"connector/.*|llm/embed/new", "vit": r"vit/.*", "llm": r"llm/(?!embed/new).*"}
@@ -189,6 +189,6 @@ def mesh(**sizes) -> ConfigDict:
 def compiler() -> ConfigDict:
     """XLA:TPU options of the training step; other devices get none."""
     options = {"xla_tpu_scoped_vmem_limit_kib": "49152"}  # larger tiles: matmuls at 96 % of the peak instead of 73
-    for kind in ("all_gather", "reduce_scatter", "all_reduce"):  # beside the matmuls, on chips with such cores
+    for kind in ("all_gather", "reduce_scatter", "all_reduce"):  # overlapped with matmuls, on chips with SparseCores
         options[f"xla_tpu_enable_sparse_core_collective_offload_{kind}"] = "true"
     return ConfigDict(options)

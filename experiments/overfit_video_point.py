@@ -41,7 +41,7 @@ def get_config() -> ConfigDict:
         },
         loader={"pool": 1, "max_failure_rate": 0.0},
     )
-    c.init_from = _base.init_from(connector="fresh", vit="fresh", llm="fresh")
+    c.init_from = _base.init_from(connector="random", vit="random", llm="random")
     # A random tiny model needs far larger learning rates than the released one (2e-4, 6e-6, 2e-5 in stage 1).
     c.optim = _base.optim(connector=(2e-3, 20), vit=(1e-3, 20), llm=(2e-3, 20))
     c.checkpoint = ConfigDict({"every": 50, "keep": 2})

@@ -41,7 +41,7 @@ def get_config(language_model: str = "runs/smollm2") -> ConfigDict:
         row={"seq_len": 1_280, "crops": 10, "pooled": 810},
         loader={"pool": 1, "max_failure_rate": 0.0},
     )
-    c.init_from = _base.init_from(llm=f"hf:{language_model}", vit="fresh", connector="fresh")
+    c.init_from = _base.init_from(llm=f"hf:{language_model}", vit="random", connector="random")
     # Pretrained parameters get a small learning rate, random ones a large one.
     c.optim = _base.optim(connector=(1e-3, 5), vit=(1e-3, 5), llm=(2e-4, 5))
     c.checkpoint = ConfigDict({"every": 20, "keep": 1})

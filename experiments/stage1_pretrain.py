@@ -52,10 +52,10 @@ def get_config(arg: str = "4b") -> ConfigDict:
         },
         loader={"pool": 1_000, "max_failure_rate": 0.02, "workers": 16},
     )
-    c.init_from = _base.init_from(connector="fresh", vit="hf:google/siglip2-so400m-patch14-384", llm=a.llm)
+    c.init_from = _base.init_from(connector="random", vit="hf:google/siglip2-so400m-patch14-384", llm=a.llm)
     c.optim = _base.optim(connector=(2e-4, 200), vit=(6e-6, 2_000), llm=(2e-5, 2_000))
     c.checkpoint = ConfigDict({"every": 1_000, "keep": 3})
     if a.debug:
-        c.init_from = _base.init_from(connector="fresh", vit="fresh", llm="fresh")
+        c.init_from = _base.init_from(connector="random", vit="random", llm="random")
         _base.shrink(c)
     return c

@@ -47,7 +47,7 @@ def get_config() -> ConfigDict:
             "max_failure_rate": 0.0,
         },
     )
-    c.init_from = _base.init_from(connector="fresh", vit="fresh", llm="fresh")
+    c.init_from = _base.init_from(connector="random", vit="random", llm="random")
     c.optim = _base.optim(connector=(2e-3, 20), vit=(1e-3, 20), llm=(2e-3, 20))
     c.checkpoint = ConfigDict({"every": 50, "keep": 1})
     return c

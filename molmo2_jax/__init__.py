@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from molmo2_jax.api import Answer, Model, Page, Point, Track, load, load_config, show_row
+    from molmo2_jax.train.experiment import run_experiment as train
 
 __version__ = "0.1.0"
 

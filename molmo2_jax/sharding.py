@@ -57,7 +57,7 @@ def make_mesh(sizes: Mapping[str, int], devices: Sequence[jax.Device] | None = N
     """An Explicit mesh with `sizes[axis]` devices along each of MESH_AXES.
 
     Several TPU slices follow each other along `data`, so that only the gradient sums over `data` cross the network
-    between slices (DCN), once per step. Within a slice, jax maps the axes to the links.
+    between slices (DCN), once per step. Within a slice, jax maps the axes to the interconnect.
 
         data 4, fsdp 2 on slices a and b of 4 devices each:    a0 a1    a2 a3    b0 b1    b2 b3
                                                        data      0        1        2        3
@@ -145,8 +145,13 @@ def row_sharers(batch: int, mesh: jax.sharding.Mesh) -> list[int]:
     return sorted({device.process_index for device, (part,) in held if rows & set(range(*part.indices(batch)))})
 
 
+def row_spec(ndim: int) -> P:
+    """The spec of a batch's array [B, ...]: rows over ROWS, dimension 1 over `context`."""
+    return P(ROWS, CONTEXT, *(None,) * (ndim - 2))
+
+
 def put_rows(arrays: Mapping[str, jax.typing.ArrayLike], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """Local rows [B_local, ...] of this process -> global arrays: rows over ROWS, dimension 1 over `context`.
+    """Local rows [B_local, ...] of this process -> global arrays, sharded as `row_spec`.
 
     Each array holds whole rows, even if `context` spans several processes.
     """
@@ -154,6 +159,6 @@ def put_rows(arrays: Mapping[str, jax.typing.ArrayLike], mesh: jax.sharding.Mesh
     times = row_shards // len(local_rows(row_shards, mesh))  # global batch / local batch
     out = {}
     for name, x in arrays.items():
-        spec = NamedSharding(mesh, P(ROWS, CONTEXT, *(None,) * (x.ndim - 2)))
+        spec = NamedSharding(mesh, row_spec(x.ndim))
         out[name] = jax.make_array_from_process_local_data(spec, x, (x.shape[0] * times, *x.shape[1:]))
     return out

@@ -115,7 +115,7 @@ page: it compiles the step of every row below from its experiment file.
 
 A batch is 128 full rows: all tokens in use and causal, every crop a video frame of 81 visual tokens, loss on all other
 tokens. MFU counts 6 FLOPs per weight and token, the causal half of attention, the ViT and the connector, and no
-recomputation. The time of attention is that of the device with most tiles, for which the others wait."""
+recomputation. The time of attention is that of the busiest device along `context`."""
 
 
 def _table(results: Sequence[tuple[Run, dict]]) -> str:

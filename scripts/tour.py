@@ -43,16 +43,14 @@ def main() -> None:
 def page() -> str:
     """The Markdown of the tour."""
     c = read(load_config(str(ROOT / EXPERIMENT)).to_dict())
-    data, run = open_data(c), set_up(c, jax.devices()[:1])
+    data, setup = open_data(c), set_up(c, jax.devices()[:1])
     (name,) = data.datasets
     line = (ROOT / "experiments" / "street" / "overfit.jsonl").read_text(encoding="utf-8")
     record = data.datasets[name].record(0)
     (example,) = data.describe(Draw(name, 0, 0), c.seed)
-    loader = data.loader(seed=c.seed, rows=[0], streams=c.batch)
-    try:
-        batch = next(loader)
-    finally:
-        loader.close()
+    with jax.set_mesh(setup.mesh):
+        params, _ = initial_params(setup.structure, setup.mesh, c.init_from, c.seed)
+    batch = data.first_batch(seed=c.seed, rows=1, streams=c.batch)
     return "\n".join(
         [
             _INTRODUCTION,
@@ -63,7 +61,7 @@ def page() -> str:
             _example(example),
             _row({field: batch[field][0] for field in FIELDS}, data.tok),
             _batch(batch),
-            _loss(run, batch),
+            _loss(setup, params, batch),
             _next(data),
         ]
     )
@@ -109,7 +107,10 @@ def _record(record: Record) -> str:
 
 def _turns(record: Record, view: ViewConfig, prompts: PromptConfig) -> str:
     turns = first_turns(record, view, prompts, np.random.default_rng(0))
-    text = "what the user asks and what the model is to answer. Styles with templates are worded anew each time."
+    text = (
+        "what the user asks and what the model is to answer. Styles with templates are worded again each time an "
+        "example is drawn."
+    )
     blocks = [f"{_wrap('user       ' + turn.user)}\n{_wrap('assistant  ' + turn.answer)}" for turn in turns]
     return _section("3. Turns", "data_pipelines/prompts/turn.py", text, *blocks)
 
@@ -192,13 +193,11 @@ def _batch(batch: dict) -> str:
     return _section("7. The batch", "data_pipelines/loading/loader.py", text, "\n".join(map(_wrap, shown)))
 
 
-def _loss(run: Setup, batch: dict) -> str:
-    c = run.config
-    with jax.set_mesh(run.mesh):
-        params, _ = initial_params(run.structure, run.mesh, c.init_from, c.seed)
-        state = make_state(params, run.assigned, run.optimizer)
-        rows = sharding.put_rows({name: batch[name] for name in FIELDS}, run.mesh)
-        _, metrics = run.step(state, rows)
+def _loss(setup: Setup, params: dict, batch: dict) -> str:
+    with jax.set_mesh(setup.mesh):
+        state = make_state(params, setup.assigned, setup.optimizer)
+        rows = sharding.put_rows({name: batch[name] for name in FIELDS}, setup.mesh)
+        _, metrics = setup.step(state, rows)
     text = (
         "one step of the tiny model with random weights: the weighted mean of the cross entropy over all answer "
         "tokens, close to ln 151,936 = 11.93, plus the z-loss; and the norm of each group's gradient."

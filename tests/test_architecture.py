@@ -90,7 +90,8 @@ CONFIG_ENTRIES = {
     "molmo2_jax/api.py:show_row",
     "molmo2_jax/cli/train.py:train",
     "molmo2_jax/train/experiment.py:read_experiment",
-    "molmo2_jax/train/experiment.py:train",
+    "molmo2_jax/train/__init__.py:__call__",
+    "molmo2_jax/train/experiment.py:run_experiment",
     "molmo2_jax/train/loop.py:train",
 }
 CONFIG_MODULES = ("molmo2_jax/train/setup.py",)
@@ -279,12 +280,12 @@ def package_rule(root: pathlib.Path) -> list[str]:
 
 
 def proportion_rule(root: pathlib.Path) -> list[str]:
-    """Tests are at least half as long as the source."""
+    """Tests are at least as long as the source."""
     source, tests = (
         sum(1 for _, _, text in sources(root, *folders) for line in text.splitlines() if line.strip())
         for folders in (PACKAGES, ("tests",))
     )
-    return [f"tests: {tests} lines for {source} of source, less than half"] if 2 * tests < source else []
+    return [f"tests: {tests} lines for {source} of source"] if tests < source else []
 
 
 RULES = (
@@ -355,7 +356,7 @@ BROKEN = [  # rule, a tree that breaks it, what it must say
     (length_rule, {"molmo2_jax/ops/a.py": "from jax.experimental import pallas\n" * 701}, "more than 700"),
     (length_rule, {"tests/a.py": "def f():\n" + "    x = 1\n" * 60}, "f has 61 lines"),
     (package_rule, {"molmo2_jax/ops/__init__.py": '"""Ops."""'}, "has 1 lines, not three to ten"),
-    (proportion_rule, {"molmo2_jax/ops/a.py": "x = 1\n" * 5, "tests/a.py": "y = 1\n\n\n" * 2}, "2 lines for 5"),
+    (proportion_rule, {"molmo2_jax/ops/a.py": "x = 1\n" * 3, "tests/a.py": "y = 1\n\n\n" * 2}, "2 lines for 3"),
 ]
 
 KEPT = [  # trees at the edge of a rule, on the right side

@@ -93,7 +93,10 @@ class RowBatches(grain.DatasetIterator):
         rows = [str(stream.row) for stream in self._streams]
         missing = [row for row in rows if row not in state["rows"]]
         if missing:
-            raise ValueError(f"the data state has no rows {missing}; it has {sorted(state['rows'])}")
+            raise ValueError(
+                f"the saved data state has no position for rows {missing} of the batch, "
+                f"only for {sorted(state['rows'])}; config.batch must be that of the checkpoint"
+            )
         # The counts are the sum over all hosts: one host continues them, the others count from zero.
         self._counts = Counts.from_json(state["counts"] if "0" in rows else {})
         self._windows = [None] * len(self._streams)
@@ -187,6 +190,7 @@ class RowBatches(grain.DatasetIterator):
             listed = self._listed + [failure.message for failure in more[-LISTED:]]
             limit = f"more than max_failure_rate = {config.max_failure_rate} allows"
             raise FailureRateError(
-                f"{failed} of {drawn} examples were unusable, {'so none is left' if nothing else limit}; "
-                "the last of them:\n  " + "\n  ".join(listed)
+                f"{failed} of {drawn} examples were unusable, {'so none is left' if nothing else limit}. Fix the data"
+                f"{'' if nothing else ', or raise data.loader.max_failure_rate'}; the last failures:\n  "
+                + "\n  ".join(listed)
             )

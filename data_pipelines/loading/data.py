@@ -93,6 +93,14 @@ class Data:
         batches = RowBatches(sources, builder, c.loader, pool, exchange, records)
         return Loader(batches, pool, exchange, c.loader.prefetch, self.rates)
 
+    def first_batch(self, *, seed: int, rows: int, streams: int) -> dict:
+        """The first `rows` of the `streams` rows of step 0, as the loader gives them."""
+        loader = self.loader(seed=seed, rows=range(rows), streams=streams)
+        try:
+            return next(loader)
+        finally:
+            loader.close()
+
     def _check_json_lines(self, max_failure_rate: float) -> None:
         """Raises RecordError with all problems of JSON-lines files. One draw of each record is enough to find them."""
         problems, reason, bad, total = [], "", 0, 0

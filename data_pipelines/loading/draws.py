@@ -31,7 +31,7 @@ class DrawSchedule:
     """Which examples each window of each stream draws: a pure function of the arguments.
 
     Args:
-      rates: share of each dataset in all draws, as of mixture.draw_rates.
+      rates: share of each dataset in all draws, from mixture.draw_rates.
       lengths: number of examples by dataset.
       streams: rows of the global batch. They divide each dataset, and together draw each example once per epoch.
       pool: average number of draws of a window. Before window w, a stream has drawn `w * pool * rate` examples of a

@@ -60,7 +60,7 @@ class Loader(grain.DatasetIterator):
     def set_state(self, state: dict) -> None:
         """Continue from `state`. With an `exchange` only before the first element: hosts prepare ahead unequally."""
         if self._exchange is not None and self._started:
-            raise ValueError("a loader that shares rows with other hosts cannot be set back; make a new one")
+            raise ValueError("hosts that share rows can set a state before the first batch only; create a new loader")
         self._ahead.set_state(state)
 
     def close(self) -> None:

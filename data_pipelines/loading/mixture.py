@@ -72,7 +72,9 @@ def draw_rates(mixture: Mapping[str, MixtureGroup], lengths: Mapping[str, int | 
     return found
 
 
-def recipe_shares(mixture: Mapping[str, MixtureGroup], lengths: Mapping[str, int | None]) -> dict[str, float | None]:
+def configured_shares(
+    mixture: Mapping[str, MixtureGroup], lengths: Mapping[str, int | None]
+) -> dict[str, float | None]:
     """What `draw_rates` would be if no dataset were missing; None in a group with a dataset whose size is unknown."""
     _check_groups(mixture, lengths)
     every = {g: list(group.datasets) for g, group in mixture.items()}
@@ -118,25 +120,25 @@ def _check_groups(mixture: Mapping[str, MixtureGroup], lengths: Mapping[str, int
 
 
 def mixture_table(mixture: Mapping[str, MixtureGroup], lengths: Mapping[str, int | None]) -> str:
-    """The mixture as text: each dataset's share by the config ("recipe"), and its share of the draws ("drawn").
+    """The mixture as text: each dataset's share by the config ("configured"), and its share of the draws ("drawn").
 
-    group  dataset  examples               in group   recipe    drawn  weight
-    talk                                             75.000%  75.000%
-           a        400                           ?        ?  75.000%  by style
-           b        missing, size unknown         ?        ?        -  0.2
-    point                                            25.000%  25.000%
-           c        90,000                 100.000%  25.000%  25.000%  by style
-    1 of 3 datasets missing: not drawn, the other datasets take their share: b
+    group  dataset  examples               in group  configured    drawn  weight
+    talk                                                75.000%  75.000%
+           a        400                           ?           ?  75.000%  by style
+           b        missing, size unknown         ?           ?        -  0.2
+    point                                               25.000%  25.000%
+           c        90,000                 100.000%     25.000%  25.000%  by style
+    1 of 3 datasets is missing and not drawn, the others take its share: b
     """
-    recipe = recipe_shares(mixture, lengths)
-    drawn = draw_rates(mixture, lengths) if any(lengths[d] is not None for d in recipe) else {}
+    configured = configured_shares(mixture, lengths)
+    drawn = draw_rates(mixture, lengths) if any(lengths[d] is not None for d in configured) else {}
     total = math.fsum(group.rate for group in mixture.values())
-    rows = [("group", "dataset", "examples", "in group", "recipe", "drawn", "weight")]
+    rows = [("group", "dataset", "examples", "in group", "configured", "drawn", "weight")]
     for g, group in mixture.items():
         part = group.rate / total
         rows.append((g, "", "", "", f"{part:.3%}", f"{math.fsum(drawn.get(d, 0.0) for d in group.datasets):.3%}", ""))
         for name, dataset in group.datasets.items():
-            share = recipe[name]
+            share = configured[name]
             rows.append(
                 (
                     "",
@@ -151,10 +153,11 @@ def mixture_table(mixture: Mapping[str, MixtureGroup], lengths: Mapping[str, int
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     aligned = [[f"{cell:{'>' if 3 <= i <= 5 else '<'}{widths[i]}}" for i, cell in enumerate(row)] for row in rows]
     lines = ["  ".join(row).rstrip() for row in aligned]
-    missing = [name for name in recipe if name not in drawn]
+    missing = [name for name in configured if name not in drawn]
     if missing:
-        fate = "not drawn, the other datasets take their share" if drawn else "nothing can be drawn"
-        lines.append(f"{len(missing)} of {len(recipe)} datasets missing: {fate}: {', '.join(missing)}")
+        what, whose = ("is missing", "its") if len(missing) == 1 else ("are missing", "their")
+        then = f"not drawn, the others take {whose} share" if drawn else "nothing can be drawn"
+        lines.append(f"{len(missing)} of {len(configured)} datasets {what} and {then}: {', '.join(missing)}")
     return "\n".join(lines)
 
 

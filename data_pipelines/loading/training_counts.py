@@ -1,8 +1,8 @@
 """Running counts by dataset: what a run has trained on since step 0. They show a drift from the configured mixture.
 
-dataset          wanted   drawn   examples  tokens  supervised  dropped  failed
-street/overfit   60.0 %  59.8 %      1,196   3.1 M       210 k        0  4: 3 cut_off, 1 no_file
-street/texts     40.0 %  40.2 %        804   0.2 M        90 k        2  0
+dataset          configured   drawn   examples  tokens  loss_tokens  dropped  failed
+street/overfit       60.0 %  59.8 %      1,196   3.1 M        210 k        0  4: 3 cut_off, 1 no_file
+street/texts         40.0 %  40.2 %        804   0.2 M         90 k        2  0
 """
 
 import collections
@@ -13,7 +13,8 @@ from collections.abc import Mapping
 @dataclasses.dataclass
 class DatasetCounts:
     """Counts of one dataset: `examples` in rows, their `tokens`, those of them with weight in the loss (`loss_tokens`),
-    messages `dropped` because they did not fit a row, and `failures` by reason, of examples that were skipped.
+    messages and subtitle lines `dropped` because they did not fit, and `failures`
+    by reason, of examples that were skipped.
     """
 
     examples: int = 0
@@ -51,9 +52,9 @@ class Counts:
         counts.tokens += tokens
         counts.loss_tokens += loss_tokens
 
-    def dropped(self, dataset: str, messages: int) -> None:
-        """Count messages of an example that were left out."""
-        self.datasets[dataset].dropped += messages
+    def dropped(self, dataset: str, count: int) -> None:
+        """Count messages and subtitle lines of an example that did not fit."""
+        self.datasets[dataset].dropped += count
 
     def failed(self, dataset: str, reason: str) -> None:
         """Count an example that cannot be used; `reason` is a key of errors.REASONS."""
@@ -86,7 +87,7 @@ class Counts:
     def table(self, rates: Mapping[str, float]) -> str:
         """The table in the module's docstring; `rates`: the configured share of each dataset."""
         total = max(self.total().drawn, 1)
-        rows = [("dataset", "wanted", "drawn", "examples", "tokens", "supervised", "dropped", "failed")]
+        rows = [("dataset", "configured", "drawn", "examples", "tokens", "loss_tokens", "dropped", "failed")]
         for name in sorted(set(rates) | set(self.datasets)):
             c = self.datasets.get(name, DatasetCounts())
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(c.failures.items()))

@@ -28,7 +28,7 @@ def load_image(source: Source) -> np.ndarray:
     except _DAMAGED as error:
         raise MediaError(f"{name}: not an image, or a damaged one ({error})", _failure_reason(error)) from error
     if mode.startswith(("I", "F")):  # 16 or 32 bits per pixel, which convert() has clipped to white
-        raise MediaError(f"{name}: its pixels have more than 8 bits (mode {mode})", "too_deep")
+        raise MediaError(f"{name}: its pixels have more than 8 bits (mode {mode})", "bit_depth")
     return pixels
 
 

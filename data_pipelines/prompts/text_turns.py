@@ -35,7 +35,7 @@ def write_text_turn(message: Message, templated: bool, version: str, rng: np.ran
 
 
 def _draw_answer(style: str, text: Text, rng: np.random.Generator) -> str:
-    """The most frequent answer, after its explanation; ties are drawn."""
+    """The most frequent answer, after its explanation; ties are broken at random."""
     if not text.answers:
         raise prompt_error(style, "no answer", "bad_record")
     counts = collections.Counter(text.answers)

@@ -3,7 +3,7 @@
     Message("video_point", question=None, answer=Points("cat", (Point(2.5, 0.5, 0.5),), ...))
       ->  TurnText("Point to cat.", '<points coords="2.5 1 500 500">cat</points>')
 
-The wording is drawn anew each time: the template, the layout, the images, the queried time, the length in the prefix.
+The wording is drawn again each time: the template, the layout, the images, the queried time, the length in the prefix.
 """
 
 import dataclasses

@@ -16,7 +16,8 @@ from data_pipelines.text.tracks import TrackFrame
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """An answer in words. Several people may have answered: the most frequent answer is used, ties are drawn.
+    """An answer in words. Several people may have answered: the most frequent answer is used; ties are broken at
+    random.
 
     `explanation`: reasoning steps that lead to the answer, None where there are none.
     """
@@ -85,6 +86,6 @@ class Message:
 
 @dataclasses.dataclass(frozen=True)
 class AnyOf:
-    """One of several messages, drawn anew each time its example is drawn: one transcript of four, one style of two."""
+    """One of several messages, drawn again each time its example is drawn: one transcript of four, one style of two."""
 
     choices: tuple[Message, ...]

@@ -9,7 +9,7 @@ A line of a JSON-lines file, wrapped for reading:
       {"style": "video_short_answer", "question": "How many riders?", "answer": "Two.",
        "then": [{"style": "user_qa", "user": "Who leads?", "answer": "The one in red."}]}]}
 
-`video`, `image` or `images` name media below the records' folder; a record with none of them is text alone. A medium is
+`video`, `image` or `images` name media below the records' folder; a record with none of them is text only. A medium is
 its name, or an object that also states its size and duration, so that the file need not be opened for them:
 
     {"at": "media-00000-of-00002.array_record#17", "width": 640, "height": 272, "duration": 10.0}
@@ -200,7 +200,10 @@ def _read_subtitles(
             continue
         start, end = span
         if not scene.start - video.start <= start <= end:  # the left side is the start of the video
-            problems.add(f"subtitles[{index}] runs from {start} to {end} s", "bad_time")
+            problems.add(
+                f"subtitles[{index}] is from {start} to {end} s: it begins before the video or ends before it begins",
+                "bad_time",
+            )
         elif start <= scene.end and end >= scene.start:
             lines.append((start - scene.start, end - scene.start, entry[2]))
     return tuple(sorted(lines))

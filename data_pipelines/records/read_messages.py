@@ -70,7 +70,7 @@ def read_messages(raw: object, what: str, scene: Scene, problems: Problems) -> t
             if problems.has_keys(entry, here, {"any"}, set()):
                 choices = read_messages(entry["any"], f"{here}.any", scene, problems)
                 if any(isinstance(choice, AnyOf) for choice in choices):
-                    problems.add(f"{here}.any chooses among choices")
+                    problems.add(f"{here}.any contains another 'any': put all choices in one list")
                 found.append(AnyOf(choices))
         else:
             found.append(_read_message(entry, here, scene, problems))

@@ -3,7 +3,7 @@
     "video_point": Style(VIDEO_POINTS, "video_point", demo=True, points="point", flat_weight=POINTING_WEIGHT)
 
     kind     its annotation holds points of a video
-    asks     the template list "video_point" words the question, unless the record has one
+    asks     the template list that the question is drawn from, unless the record has one
     demo     the style prefix "demo_or_style" puts no "video_point:" before it
     points   text/points.py writes its answer as the tag alone
 
@@ -34,9 +34,9 @@ NAME = "name"  # no question; only the style's name, in the prefix
 class Style:
     """One task.
 
-    `kind`: the kind of its annotation, one of the constants above. `asks`: the list of prompts/templates.py that words
-    the question, or QUESTION, or NAME. `demo`: people ask for it in plain words, so that "demo_or_style" gives it no
-    style prefix. `points`: the sentence around a points tag (text/points.py), None for answers without one.
+    `kind`: the kind of its annotation, one of the constants above. `asks`: the list of prompts/templates.py that the
+    question is drawn from, or QUESTION, or NAME. `demo`: people ask for it in plain words, so that "demo_or_style"
+    gives it no style prefix. `points`: the sentence around a points tag (text/points.py), None for answers without one.
     `flat_weight`: loss weight of each answer token, whatever the answer's length; None for the usual
     c/sqrt(n)/sqrt(branches). `named_as`: the style whose name and prefix are used instead of its own; None for its own.
     """

@@ -36,7 +36,7 @@ class NamedMedium:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Draft:
-    """An example whose media are not probed yet: a video or images, or neither for text alone.
+    """An example whose media are not probed yet: a video or images, or neither for text only.
 
     `clip`: the part of the video to show, in seconds of the video; None for all of it. Times of `subtitles` and
     `messages` are seconds of the clip, x and y fractions of the frame. `frame_rates`: as in VideoMedium. Raises

@@ -130,7 +130,7 @@ def describe(
         for text, (message, parent) in zip(texts, order, strict=True)
     ]
     visual = context.visual
-    return Example(dataset, record.id, record.where, visual, context.plans, tuple(turns), visual.left_out, 0)
+    return Example(dataset, record.id, record.where, visual, context.plans, tuple(turns), visual.dropped, 0)
 
 
 def describe_prompt(text: str, media: Media, tok: Tokenizer, view: ViewConfig) -> Example:

@@ -54,9 +54,9 @@ class VisualTokens:
 
 
 class Layout(Protocol):
-    """Visual tokens before they are written out. `left_out`: number of subtitle lines that did not fit."""
+    """Visual tokens before they are written out. `dropped`: number of subtitle lines that did not fit."""
 
-    left_out: int
+    dropped: int
 
     @property
     def n_tokens(self) -> int: ...
@@ -68,7 +68,7 @@ class Layout(Protocol):
 class NoVisual:
     """The layout of a text-only example."""
 
-    left_out = 0
+    dropped = 0
     n_tokens = 0
 
     def tokens(self, tok: Tokenizer) -> VisualTokens:
@@ -86,7 +86,7 @@ class ImagesLayout:
     crop_grids: tuple[crops.CropGrid, ...]
     names: tuple[tuple[int, ...], ...]
     image_groups: str
-    left_out = 0
+    dropped = 0
 
     @property
     def n_tokens(self) -> int:
@@ -113,7 +113,7 @@ class VideoLayout:
     frame_tokens: str
     image_groups: str
     subtitles: tuple[int, ...]
-    left_out: int
+    dropped: int
 
     @property
     def n_tokens(self) -> int:
@@ -149,8 +149,8 @@ def video_layout(times: Sequence[float], subtitles: Subtitles, tok: Tokenizer, v
     lines = (
         [] if view.subtitles == "ignore" else _subtitle_lines(subtitles, times if view.subtitles == "frame_1" else None)
     )
-    shown, left_out = _subtitle_tokens(lines, tok, view.max_subtitle_tokens)
-    return VideoLayout(timestamps, view.frame_tokens, view.image_groups, shown, left_out)
+    shown, dropped = _subtitle_tokens(lines, tok, view.max_subtitle_tokens)
+    return VideoLayout(timestamps, view.frame_tokens, view.image_groups, shown, dropped)
 
 
 def image_length(crop_grid: crops.CropGrid) -> int:

@@ -23,7 +23,7 @@ olmo/eval/object_tracking_utils.py.
 import re
 from collections.abc import Iterable, Iterator
 
-from data_pipelines.text.point_tag import IndexedPoint, PointTag
+from data_pipelines.text.point_tag import PERCENT, THOUSANDTHS, IndexedPoint, PointTag
 
 IMAGE = 1  # the key of the only image
 
@@ -81,7 +81,7 @@ def _read_attributes(text: str) -> Iterator[PointTag]:
         times = [value for name, value in numbers.items() if re.fullmatch(r"t\d{0,9}", name)]
         indices = [name[1:] for name in numbers if re.fullmatch(r"x\d{0,9}", name) and f"y{name[1:]}" in numbers]
         key = times[0] if times else IMAGE
-        points = [(i or 1, key, numbers[f"x{i}"] / 100, numbers[f"y{i}"] / 100) for i in indices]
+        points = [(i or 1, key, numbers[f"x{i}"] / PERCENT, numbers[f"y{i}"] / PERCENT) for i in indices]
         yield _make_tag("points", points, match[3] or "", values.get("alt"))
 
 
@@ -93,14 +93,14 @@ def _read_compact(text: str) -> Iterator[PointTag]:
 
 
 def _read_clicks(text: str) -> Iterator[PointTag]:
-    yield _make_image_tag((float(x) / 100, float(y) / 100) for x, y in _CLICK.findall(text))
+    yield _make_image_tag((float(x) / PERCENT, float(y) / PERCENT) for x, y in _CLICK.findall(text))
 
 
 def _read_frames(text: str) -> Iterator[PointTag]:
     yield _make_tag(
         "tracks",
         (
-            (index, float(time), float(x) / 100, float(y) / 100)
+            (index, float(time), float(x) / PERCENT, float(y) / PERCENT)
             for time, objects in _FRAME.findall(text)
             for index, x, y in _OBJECT.findall(objects)
         ),
@@ -109,7 +109,7 @@ def _read_frames(text: str) -> Iterator[PointTag]:
 
 def _read_ends(text: str) -> Iterator[PointTag]:
     found = [(index, step) for index, *steps in _ENDS.findall(text) for step in (steps[:3], steps[3:])]
-    yield _make_tag("tracks", ((index, float(t), float(x) / 100, float(y) / 100) for index, (x, y, t) in found))
+    yield _make_tag("tracks", ((index, float(t), float(x) / PERCENT, float(y) / PERCENT) for index, (x, y, t) in found))
 
 
 def _read_numbers(text: str) -> Iterator[PointTag]:
@@ -119,17 +119,17 @@ def _read_numbers(text: str) -> Iterator[PointTag]:
 
 def _read_pairs(text: str) -> Iterator[PointTag]:
     if _contains_only(_PAIR, text):
-        yield _make_image_tag((float(x) / 100, float(y) / 100) for x, y in re.findall(_PAIR, text))
+        yield _make_image_tag((float(x) / PERCENT, float(y) / PERCENT) for x, y in re.findall(_PAIR, text))
 
 
 def _read_equations(text: str) -> Iterator[PointTag]:
     if _contains_only(_EQUATION, text):
-        yield _make_image_tag((float(x) / 1000, float(y) / 1000) for x, y in re.findall(_EQUATION, text))
+        yield _make_image_tag((float(x) / THOUSANDTHS, float(y) / THOUSANDTHS) for x, y in re.findall(_EQUATION, text))
 
 
 def _read_path(text: str) -> Iterator[PointTag]:
     if _contains_only(_STEP, text):
-        points = ((0, float(t), float(x) / 100, float(y) / 100) for x, y, t in re.findall(_STEP, text))
+        points = ((0, float(t), float(x) / PERCENT, float(y) / PERCENT) for x, y, t in re.findall(_STEP, text))
         yield _make_tag("tracks", points)
 
 
@@ -145,7 +145,7 @@ def _read_triples(text: str, key: float | int) -> Iterator[RawPoint]:
 
 def _fraction(coordinate: str) -> float:
     """Percent "63.5" or thousandths "635" -> 0.635."""
-    return float(coordinate) / (100 if "." in coordinate else 1000)
+    return float(coordinate) / (PERCENT if "." in coordinate else THOUSANDTHS)
 
 
 def _make_image_tag(points: Iterable[tuple[float, float]]) -> PointTag:

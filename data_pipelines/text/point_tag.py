@@ -15,6 +15,8 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 
+THOUSANDTHS = 1000  # coordinates in a tag are thousandths of the width and height
+PERCENT = 100  # those of older formats and of published tables
 SEPARATORS = {"html-v1": "\t", "html-v2": ";"}  # between frames, by version of the format
 
 _TAG = re.compile(
@@ -106,7 +108,7 @@ def thousandths(fraction: float, where: object) -> int:
     """
     if not math.isfinite(fraction):
         raise ValueError(f"{where}: a coordinate is not a number")
-    return round(1000 * min(max(float(fraction), 0.0), 1.0))
+    return round(THOUSANDTHS * min(max(float(fraction), 0.0), 1.0))
 
 
 def tenths(seconds: float, where: object) -> float:
@@ -124,5 +126,7 @@ def _read_frames(coords: str) -> Iterator[IndexedPoint]:
         if not _KEY.fullmatch(key):
             continue
         for index, x, y in _POINT.findall(rest):
-            if int(x) <= 1000 and int(y) <= 1000:
-                yield IndexedPoint(int(index), float(key) if "." in key else int(key), int(x) / 1000, int(y) / 1000)
+            if int(x) <= THOUSANDTHS and int(y) <= THOUSANDTHS:
+                yield IndexedPoint(
+                    int(index), float(key) if "." in key else int(key), int(x) / THOUSANDTHS, int(y) / THOUSANDTHS
+                )

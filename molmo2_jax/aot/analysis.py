@@ -19,26 +19,26 @@ from molmo2_jax.aot.workload import Workload, workload
 from molmo2_jax.train.setup import Setup
 
 
-def analyse(run: Setup, topology_name: str, dump: pathlib.Path | None = None) -> Report:
-    """Compiles the step of a run for the ahead-of-time targets in its mesh, and reports its cost.
+def analyse(setup: Setup, topology_name: str, dump: pathlib.Path | None = None) -> Report:
+    """Compiles the training step of `setup` for the ahead-of-time targets in its mesh, and reports its cost.
 
     Args:
       topology_name: for the report.
       dump: a folder for the compiled program, its memory and the model's FLOPs.
     """
-    compiled = compile_program(lower(run))
-    c = run.config
-    chip = find_chip(run.mesh.devices.flat[0].device_kind)
-    load = workload(c.model, run.architecture, c.data.row, c.mesh, batch=c.batch, microbatches=c.microbatches)
+    compiled = compile_program(lower(setup))
+    run, mesh = setup.run, dict(setup.mesh.shape)
+    chip = find_chip(setup.mesh.devices.flat[0].device_kind)
+    load = workload(run, setup.architecture, setup.row, mesh, batch=setup.batch, microbatches=setup.microbatches)
     module = schedule = None
     if compiled.text:
         module = hlo.parse(compiled.text)
-        kernel_seconds = functools.partial(kernel_cost.cost, module, chip=chip, token_order=c.model.token_order)
-        schedule = Timer(module, chip, _layout(run.mesh), load.trips, kernel_seconds).schedule()
+        kernel_seconds = functools.partial(kernel_cost.cost, module, chip=chip, token_order=run.token_order)
+        schedule = Timer(module, chip, _layout(setup.mesh), load.trips, kernel_seconds).schedule()
     if dump is not None:
         _dump(dump, compiled, load)
     versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
-    return report.make(run, compiled, chip, load, schedule, module, topology_name, versions)
+    return report.make(setup, compiled, chip, load, schedule, module, topology_name, versions)
 
 
 def _layout(mesh: jax.sharding.Mesh) -> DeviceLayout:

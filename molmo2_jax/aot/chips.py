@@ -2,11 +2,11 @@
 
 A device is what jax lists: a chip (v4 and v5p as megacore: two TensorCores, one program), or half a chip of 7x.
 
-Sources: the system pages of cloud.google.com/tpu/docs for HBM bandwidth and FLOP/s (in train/peak_flops.py); "How to
-scale your model" (jax-ml.github.io/scaling-book) for the bandwidth of an ICI link in one direction and the sizes at
-which a torus axis wraps around; libtpu 0.0.42.1 for memory, of which it reserves a part. At these clocks the MXUs'
-multiply-adds per cycle give the stated peak; the compiler's own estimate of an 8192^3 bfloat16 product is then 93, 88,
-90, 70 and 81 % of it on v4, v5e, v5p, v6e and 7x.
+Sources: the system pages of cloud.google.com/tpu/docs for HBM bandwidth and FLOP/s (train/peak_flops.py); "How to scale
+your model" (jax-ml.github.io/scaling-book) for what a link carries one way and where a torus closes; libtpu 0.0.42.1
+for memory, of which it reserves a part. At these clocks the MXUs' multiply-adds per cycle give the stated peak; the
+compiler's own estimate of an 8192^3 bfloat16 product is then 93, 88, 90, 70 and 81 % of it on v4, v5e, v5p, v6e and
+7x.
 """
 
 import dataclasses

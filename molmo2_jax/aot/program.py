@@ -45,10 +45,10 @@ class Compiled:
     too_big: str
 
 
-def lower(run: Setup) -> jax.stages.Lowered:
-    """Lowers the step of a run from abstract state and rows."""
-    with jax.set_mesh(run.mesh):
-        return run.step.lower(run.state, abstract_rows(run.config.data.row, run.config.batch, run.mesh))
+def lower(setup: Setup) -> jax.stages.Lowered:
+    """Lowers the training step of `setup` from abstract state and rows."""
+    with jax.set_mesh(setup.mesh):
+        return setup.step.lower(setup.state, abstract_rows(setup.row, setup.batch, setup.mesh))
 
 
 def abstract_rows(shape: schema.RowShape, batch: int, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -56,8 +56,8 @@ def abstract_rows(shape: schema.RowShape, batch: int, mesh: jax.sharding.Mesh) -
     out = {}
     for name, field in schema.FIELDS.items():
         dims = (batch, *schema.row_dims(shape, name))
-        spec = jax.P(sharding.ROWS, sharding.CONTEXT, *(None,) * (len(dims) - 2))
-        out[name] = jax.ShapeDtypeStruct(dims, field.dtype, sharding=jax.NamedSharding(mesh, spec))
+        placed = jax.NamedSharding(mesh, sharding.row_spec(len(dims)))
+        out[name] = jax.ShapeDtypeStruct(dims, field.dtype, sharding=placed)
     return out
 
 

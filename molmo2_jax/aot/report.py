@@ -80,7 +80,7 @@ class Report:
 
 
 def make(
-    run: Setup,
+    setup: Setup,
     compiled: Compiled,
     chip: Chip,
     load: Workload,
@@ -95,9 +95,9 @@ def make(
     costs = () if schedule is None else schedule.costs
     seconds = 0.0 if schedule is None else schedule.seconds
     exposed = 0.0 if schedule is None else schedule.exposed
-    flops, chips = sum(load.flops.values()), run.mesh.size
+    flops, chips = sum(load.flops.values()), setup.mesh.size
     return Report(
-        setting=_setting(run, topology, load),
+        setting=_setting(setup, topology, load),
         versions=dict(versions),
         fits=fits,
         verdict=_verdict(compiled, peak, chip),
@@ -119,23 +119,23 @@ def make(
     )
 
 
-def _setting(run: Setup, topology: str, load: Workload) -> dict[str, object]:
-    c = run.config
+def _setting(setup: Setup, topology: str, load: Workload) -> dict[str, object]:
+    run = setup.run
     return {
-        "model": run.architecture.name,
-        "parameters": run.structure.count(),
+        "model": setup.architecture.name,
+        "parameters": setup.structure.count(),
         "topology": topology,
-        "chips": run.mesh.size,
-        "mesh": {axis: c.mesh[axis] for axis in MESH_AXES},
-        "batch": c.batch,
-        "microbatches": c.microbatches,
-        "seq_len": c.data.row.seq_len,
-        "crops": c.data.row.crops,
+        "chips": setup.mesh.size,
+        "mesh": {axis: setup.mesh.shape[axis] for axis in MESH_AXES},
+        "batch": setup.batch,
+        "microbatches": setup.microbatches,
+        "seq_len": setup.row.seq_len,
+        "crops": setup.row.crops,
         "visual_tokens": load.visual,
-        "attention": c.model.attention,
-        "remat": c.model.remat,
-        "vit_remat": c.model.vit_remat,
-        "compiler": dict(c.compiler),
+        "attention": run.attention,
+        "remat": run.remat,
+        "vit_remat": run.vit_remat,
+        "compiler": dict(setup.compiler),
     }
 
 

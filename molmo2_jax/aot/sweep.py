@@ -8,8 +8,8 @@ Each stage changes one setting and starts from the best trial so far:
 
 A trial that fits is better than one that does not. Of those that fit the shorter step is better, of the others the
 smaller peak. Each trial compiles in its own process, since libtpu reads its options once per process and memory is
-freed at its end. A sweep of a large model takes hours (minutes per trial): a file has every finished trial, and an
-interrupted sweep continues from it.
+freed at its end. A sweep of a large model takes hours (minutes per trial): finished trials are saved to a
+file, from which an interrupted sweep continues.
 """
 
 import dataclasses
@@ -107,11 +107,13 @@ class TrialLog:
           ConfigError: the file is of another sweep.
         """
         self._path, self.trials = path, []
-        self._of = json.loads(json.dumps({"topology": topology, "config": config}))
+        self._sweep = json.loads(json.dumps({"topology": topology, "config": config}))
         if path.exists():
             saved = json.loads(path.read_text())
-            if saved["of"] != self._of:
-                raise ConfigError(f"--out: {path} is of a sweep of another config or topology: choose another folder")
+            if saved["sweep"] != self._sweep:
+                raise ConfigError(
+                    f"--out: {path} belongs to a sweep of another config or topology; choose another or delete it"
+                )
             # Failed trials run again: the host may have been short of memory.
             self.trials = [Trial(**trial) for trial in saved["trials"] if not trial["error"]]
 
@@ -120,7 +122,7 @@ class TrialLog:
         self.write(self.trials)
 
     def write(self, trials: Sequence[Trial]) -> None:
-        text = json.dumps({"of": self._of, "trials": [dataclasses.asdict(t) for t in trials]}, indent=1)
+        text = json.dumps({"sweep": self._sweep, "trials": [dataclasses.asdict(t) for t in trials]}, indent=1)
         new = self._path.with_suffix(".new")
         new.write_text(text + "\n")
         new.replace(self._path)  # atomic, if the sweep is interrupted here

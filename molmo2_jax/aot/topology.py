@@ -36,7 +36,9 @@ def devices(topology: str) -> Sequence[jax.Device]:
     known = [chip.name for chip in CHIPS]
     match = re.fullmatch(rf"(?:(\d+)x)?({'|'.join(known)}):(\S+)", topology)
     if match is None:
-        raise ConfigError(f"--topology={topology}: want GENERATION:SIZE, as v5p:4x4x4; generations are {known}")
+        raise ConfigError(
+            f"--topology={topology}: expected GENERATION:SIZE, such as v5p:4x4x4, with a generation of {known}"
+        )
     for key, value in ENVIRONMENT.items():
         os.environ.setdefault(key, value)
     slices, name, size = match.groups()

@@ -20,8 +20,8 @@ DOES_NOT_FIT = 3  # exit status
 
 _HELP = {
     "config": "Experiment file; keys after it: --config.mesh.fsdp=16.",
-    "topology": "Slice to compile for: v4, v5e, v5p, v6e or 7x and its size in chips, as v5p:4x4x4; 2xv5p:4x4x4 is two "
-    "slices connected by DCN.",
+    "topology": "Slice to compile for: v4, v5e, v5p, v6e or 7x and its size in chips, such as v5p:4x4x4; 2xv5p:4x4x4 "
+    "is two slices connected by DCN.",
     "out": "Folder for report.json and report.md; of a sweep for sweep.json, from which an interrupted one continues.",
     "dump": "Folder for the compiled program: step.hlo.txt, memory.json, model_flops.json.",
     "sweep": "Search for the fastest mesh, remat policies and microbatches that fit; each trial is a compilation.",
@@ -42,8 +42,8 @@ def main(argv: list[str]) -> None:
         c = read(config.value.to_dict())
         devices = topology.devices(topology_flag.value)
         if not sweeping.value:
-            run = set_up(c, devices)
-            return _report(run, topology_flag.value, _make_folder(out.value), _make_folder(dump.value))
+            setup = set_up(c, devices)
+            return _report(setup, topology_flag.value, _make_folder(out.value), _make_folder(dump.value))
         if dump.value is not None:
             raise ConfigError("--dump: a sweep dumps no programs; compile its best trial without --sweep")
         count, fits = mesh_test(c, devices[0])
@@ -66,8 +66,8 @@ def _make_folder(flag: str | None) -> pathlib.Path | None:
     return folder
 
 
-def _report(run: Setup, topology_name: str, out: pathlib.Path | None, dump: pathlib.Path | None) -> int:
-    result = analysis.analyse(run, topology_name, dump)
+def _report(setup: Setup, topology_name: str, out: pathlib.Path | None, dump: pathlib.Path | None) -> int:
+    result = analysis.analyse(setup, topology_name, dump)
     if out is not None:
         (out / "report.json").write_text(report.to_json(result))
         (out / "report.md").write_text(report_table.markdown(result))

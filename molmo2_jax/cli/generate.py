@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
@@ -11,13 +10,12 @@ from ml_collections import config_flags
 from data_pipelines.config import ConfigError
 from data_pipelines.loading.dataset import open_dataset
 from data_pipelines.loading.mixture import MixtureConfig
-from data_pipelines.media.location import Location
-from data_pipelines.media.medium import Media, open_image, open_video
 from data_pipelines.records.read import Record
 from data_pipelines.sequence.example import Example, describe_prompt, first_turns
 from molmo2_jax.cli import command
 from molmo2_jax.generate.answer import answer
 from molmo2_jax.generate.load import LoadedModel, load_model
+from molmo2_jax.generate.prompt_media import open_media
 from molmo2_jax.train.config import read
 
 
@@ -72,21 +70,21 @@ def main(argv: list[str]) -> None:
 def read_media(video: str | None, image: list[str] | None, clip: list[str] | None) -> dict:
     """The flags of a prompt's media as arguments of `open_media`. Raises ConfigError.
 
-    read_media("bikes.mp4", None, ["3.04", "7.44"])  ->  {"video": "bikes.mp4", "images": (), "clip": (3.04, 7.44)}
+    read_media("bikes.mp4", None, ["3.04", "7.44"])  ->  {"video": "bikes.mp4", "image": (), "clip": (3.04, 7.44)}
     """
     if video is not None and image is not None:
         raise ConfigError("give --video or --image, not both")
     if image is not None and not all(image or [""]):
         raise ConfigError(f"--image={','.join(image)}: expected one or more files, such as A.jpg,B.jpg")
     if clip is None:
-        return {"video": video, "images": tuple(image or ()), "clip": None}
+        return {"video": video, "image": tuple(image or ()), "clip": None}
     if video is None:
         raise ConfigError("--clip needs --video: it selects a part of it")
     try:
         start, end = (float(seconds) for seconds in clip)
     except ValueError as error:  # not numbers, or not two
         raise ConfigError(f"--clip={','.join(clip)}: expected START,END in seconds, such as 3.04,7.44") from error
-    return {"video": video, "images": (), "clip": (start, end)}
+    return {"video": video, "image": (), "clip": (start, end)}
 
 
 def check_task(prompt: str | None, config: bool, out: str | None, media: dict) -> None:
@@ -99,13 +97,6 @@ def check_task(prompt: str | None, config: bool, out: str | None, media: dict) -
         raise ConfigError("--video, --image and --clip go with --prompt; the records of --config name their own media")
     if not config and out is not None:
         raise ConfigError("--out is for the answers of --config; the answer to --prompt is printed")
-
-
-def open_media(video: str | None, images: Sequence[str], clip: tuple[float, float] | None) -> Media:
-    """The media of a prompt. Raises ExampleError, naming the file, also for a clip outside its video."""
-    if video is not None:
-        return (open_video(Location.of(video), clip),)
-    return tuple(open_image(Location.of(image)) for image in images)
 
 
 def read_records(mixture: MixtureConfig) -> list[Record]:

@@ -1,16 +1,15 @@
 """`molmo2 inspect`: a page of the rows that a config trains on first."""
 
-import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 from ml_collections import config_flags
 
 from data_pipelines.config import ConfigError
-from data_pipelines.loading.data import Data
 from molmo2_jax.cli import command
 from molmo2_jax.sharding import CONTEXT
 from molmo2_jax.train.config import read
+from molmo2_jax.train.experiment import experiment_name
 from molmo2_jax.train.setup import open_data, set_up
 from molmo2_jax.viewer.answers import Answer, read_answers
 from molmo2_jax.viewer.branch_gradients import GradientTable, gradient_tables
@@ -19,7 +18,9 @@ from molmo2_jax.viewer.page import page_title, render_page, unbatch, write_page
 
 def main(argv: list[str]) -> None:
     """Writes a page of the rows that a config trains on at its first step."""
-    config = config_flags.DEFINE_config_file("config", None, "Experiment file; keys after it: --config.data.pool=16.")
+    config = config_flags.DEFINE_config_file(
+        "config", None, "Experiment file; keys after it: --config.data.loader.pool=16."
+    )
     out = flags.DEFINE_string("out", None, "HTML file to write.")
     rows = flags.DEFINE_integer("rows", 4, "How many rows of the first batch to show, at most.", lower_bound=1)
     answers = flags.DEFINE_string("answers", None, "JSON lines from `molmo2 generate --out`, shown above the rows.")
@@ -29,10 +30,10 @@ def main(argv: list[str]) -> None:
     def inspect() -> int:
         c = read(config.value.to_dict())
         data = open_data(c)
-        batch = first_batch(data, c.seed, min(rows.value, c.batch), c.batch)
+        batch = data.first_batch(seed=c.seed, rows=min(rows.value, c.batch), streams=c.batch)
         first = unbatch(batch)
-        tables = gradient_tables(set_up(c), first) if gradients.value else []
-        experiment = _experiment_name(config_flags.get_config_filename(flags.FLAGS[config.name]))
+        tables = gradient_tables(set_up(c), first, seed=c.seed) if gradients.value else []
+        experiment = experiment_name(config_flags.get_config_filename(flags.FLAGS[config.name]))
         page = render_page(
             rows=first,
             tok=data.tok,
@@ -49,20 +50,6 @@ def main(argv: list[str]) -> None:
         return _report_leaks(tables)
 
     command.run(inspect, argv)
-
-
-def first_batch(data: Data, seed: int, rows: int, batch: int) -> dict:
-    """The first `rows` of the `batch` rows of step 0, as the loader gives them."""
-    batches = data.loader(seed=seed, rows=range(rows), streams=batch)
-    try:
-        return next(batches)
-    finally:
-        batches.close()
-
-
-def _experiment_name(argument: str) -> str:
-    """The experiment of a --config: "experiments/stage2_sft.py:8b,data=/mnt/molmo2" -> "stage2_sft"."""
-    return pathlib.PurePath(argument.split(":")[0]).stem
 
 
 def _report_leaks(tables: Sequence[GradientTable]) -> int:

@@ -13,7 +13,7 @@ import sys
 COMMANDS = {
     "train": "train from a config, or continue from the last checkpoint in --workdir",
     "generate": "answer a prompt about a video or images, or all prompts of a config's records",
-    "convert": "convert checkpoints between Hugging Face and Orbax, and adopt GGUF weights",
+    "convert": "convert checkpoints between Hugging Face and Orbax, and import GGUF weights",
     "inspect": "write a page of packed rows: tokens, weights, branches, masks, frames with their points",
     "aot": "compile the training step ahead of time for a TPU slice: memory, step time, MFU, collectives",
 }

@@ -3,11 +3,12 @@
 import sys
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from molmo2_jax.cli import command
-from molmo2_jax.train import distributed, loop
-from molmo2_jax.train.config import TrainConfig, read
+from molmo2_jax.train import loop
+from molmo2_jax.train.config import TrainConfig
+from molmo2_jax.train.experiment import run_experiment
 
 
 def main(argv: list[str]) -> None:
@@ -19,18 +20,16 @@ def main(argv: list[str]) -> None:
     flags.mark_flags_as_required(["config", "workdir"])
 
     def run() -> int:
-        return train(read(config.value.to_dict()), workdir.value)
+        return train(config.value, workdir.value)
 
     command.run(run, argv)
 
 
-def train(config: TrainConfig, workdir: str) -> int:
+def train(config: str | ConfigDict | TrainConfig, workdir: str) -> int:
     """Trains, together with other processes if there are any; returns the exit status."""
-    distributed.start()  # before anything asks for a device
-    with distributed.fail_together():
-        try:
-            loop.train(config, workdir)
-        except loop.Preempted as stop:
-            print(stop, file=sys.stderr)
-            return 143  # 128 + SIGTERM, as of a process that the signal killed
+    try:
+        run_experiment(config, workdir)
+    except loop.Preempted as stop:
+        print(stop, file=sys.stderr)
+        return 143  # 128 + SIGTERM: the status of a process that the signal killed
     return 0

@@ -44,7 +44,7 @@ class Track:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What the model said about `media`."""
+    """A generated answer about `media`."""
 
     prompt: str
     text: str
@@ -69,11 +69,11 @@ class Answer:
         """The images, or the frames that are pointed at, with points and tracks on them; saved to `path` if given.
 
         Raises:
-          ValueError: the answer is about text alone.
+          ValueError: the prompt had no image or video.
           MediaError: a medium cannot be decoded.
         """
         if not self.media:
-            raise ValueError("the answer is about text alone: there is no image to draw on")
+            raise ValueError("the prompt had no image or video: there is nothing to draw on")
         points = [point for _, point in self._read()]
         if isinstance(self.media[0], ImageMedium):
             shown = [

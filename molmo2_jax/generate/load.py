@@ -39,8 +39,8 @@ def load_model(source: str | pathlib.Path, devices: Sequence[jax.Device] | None 
     """Weights, config and tokenizer of a model.
 
     Args:
-      source: a workdir, one step of it, or what `molmo2 convert` wrote; or "hf:" and a folder, a URL or a hub name of a
-        Molmo2 (weights/hf/fetch.py).
+      source: a workdir, one step of it, or what `molmo2 convert` wrote, with or without "orbax:"; or "hf:" and a
+        folder, a URL or a hub name of a Molmo2 (weights/hf/fetch.py).
       devices: the model is sharded over these along `tensor`; all devices by default.
 
     Raises:
@@ -52,7 +52,10 @@ def load_model(source: str | pathlib.Path, devices: Sequence[jax.Device] | None 
     devices = jax.devices() if devices is None else devices
     if str(source).startswith("hf:"):
         return _load_hf(str(source), devices)
-    return _load_checkpoint(checkpoint_files.newest_step(source), devices)
+    path = str(source).removeprefix("orbax:")
+    if "://" in path:
+        raise ConfigError(f"{source}: checkpoints are read from local or mounted folders; mount or copy the bucket")
+    return _load_checkpoint(checkpoint_files.newest_step(path), devices)
 
 
 def _load_checkpoint(step: pathlib.Path, devices: Sequence[jax.Device]) -> LoadedModel:
@@ -123,5 +126,8 @@ def _tensor_mesh(a: Molmo2Config, devices: Sequence[jax.Device]) -> jax.sharding
     try:
         sharding.check_divides(tensor_dims(a), mesh)
     except ValueError as error:
-        raise ConfigError(f"{a.name} on {len(devices)} devices: {error}; let JAX see fewer devices") from error
+        raise ConfigError(
+            f"{a.name} on {len(devices)} devices: {error}; pass fewer devices, or hide some with "
+            "CUDA_VISIBLE_DEVICES or TPU_VISIBLE_CHIPS"
+        ) from error
     return mesh

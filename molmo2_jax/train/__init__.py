@@ -11,14 +11,22 @@ import pathlib
 import sys
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from molmo2_jax.train.config import TrainConfig
 
 
 class _CallablePackage(types.ModuleType):
     """Lets `m2.train(…)` start a run although `molmo2_jax.train` is this package."""
 
     def __call__(
-        self, config: Any, workdir: str | pathlib.Path, overrides: Mapping[str, Any] | None = None
+        self,
+        config: "str | ConfigDict | TrainConfig",
+        workdir: str | pathlib.Path,
+        overrides: Mapping[str, Any] | None = None,
     ) -> pathlib.Path:
         """Trains to the config's last step, or continues from the last checkpoint in `workdir`; returns the workdir.
 
@@ -29,9 +37,9 @@ class _CallablePackage(types.ModuleType):
           overrides: config keys and their values, for an experiment file.
 
         Raises:
-          ConfigError, RecordError and what else `train.loop.train` raises.
+          ConfigError, RecordError, and any other error of `train.loop.train`.
         """
-        return importlib.import_module("molmo2_jax.train.experiment").train(config, workdir, overrides)
+        return importlib.import_module("molmo2_jax.train.experiment").run_experiment(config, workdir, overrides)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

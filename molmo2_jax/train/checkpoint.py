@@ -63,10 +63,6 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(max_to_keep=config.keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._directory, options=options)
 
-    @property
-    def latest(self) -> int | None:
-        return self._manager.latest_step()
-
     def save(self, state: State, data: grain.DatasetIterator) -> None:
         """Saves in the background; the next save, `wait` and `close` wait for it. Needs a mesh to be set."""
         step = int(state.step)

@@ -1,4 +1,4 @@
-"""The training config as dataclasses: the one list of its keys. None has a default; an unknown one raises."""
+"""All keys of the training config, as dataclasses. No key has a default, and an unknown key raises ConfigError."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -111,7 +111,7 @@ def _jax_finds_processes() -> bool:
 
 
 class StopSignal:
-    """SIGTERM, as an answer that is the same in all processes: call `reached(step)` after every step."""
+    """Decides, alike in all processes, after which step a SIGTERM stops the run: call `reached` after each step."""
 
     def __init__(self):
         self._requested = False
@@ -157,7 +157,7 @@ def gather(name: str, value: Any) -> list[Any] | None:
 
 
 class Exchange:
-    """Values that processes send each other in turns: `exchange(value)` returns the values of all of them, in order.
+    """Values that processes exchange, one round at a time: `exchange(value)` returns those of all, in order.
 
     Args:
       name: a new one for each exchange.
@@ -166,29 +166,29 @@ class Exchange:
 
     def __init__(self, name: str, group: Sequence[int]):
         self._folder, self._group = f"{SENT}{name}/", sorted(group)
-        self._turn, self._closed = 0, threading.Event()
+        self._round, self._closed = 0, threading.Event()
 
     def __call__(self, value: Any) -> list[Any]:
-        """Waits for the others. Raises ClosedError once `close` was called: they may have ended before this turn."""
-        store, index, turn = _store(), jax.process_index(), f"{self._folder}{self._turn}/"
-        store.key_value_set(f"{turn}{index}", json.dumps(value))
+        """Waits for the others. Raises ClosedError once `close` was called: they may have ended before this round."""
+        store, index, folder = _store(), jax.process_index(), f"{self._folder}{self._round}/"
+        store.key_value_set(f"{folder}{index}", json.dumps(value))
         received = {}
         while not received.keys() >= set(self._group):
             if self._closed.wait(EXCHANGE_POLL if received else 0):
-                raise ClosedError(f"turn {self._turn} of {self._folder}: the exchange is closed")
-            received = {_process_of(key): text for key, text in store.key_value_dir_get(turn)}
-        if self._turn:  # a process that sent a value in this turn has read all values of the last one
-            store.key_value_delete(f"{self._folder}{self._turn - 1}/{index}")
-        self._turn += 1
+                raise ClosedError(f"round {self._round} of {self._folder}: the exchange is closed")
+            received = {_process_of(key): text for key, text in store.key_value_dir_get(folder)}
+        if self._round:  # a process that sent a value in this round has read all values of the last one
+            store.key_value_delete(f"{self._folder}{self._round - 1}/{index}")
+        self._round += 1
         return [json.loads(received[i]) for i in self._group]
 
     def close(self) -> None:
-        """Ends a turn that another thread waits in."""
+        """Ends a round that another thread waits in."""
         self._closed.set()
 
 
 class ClosedError(RuntimeError):
-    """A turn of an exchange that was closed."""
+    """A round of an exchange that was closed."""
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ def load_config(experiment: str, overrides: Mapping[str, Any] | None = None) -> 
     path, colon, argument = experiment.partition(":")
     if not pathlib.Path(path).is_file():
         raise ConfigError(f"no file {path}; an experiment is FILE.py or FILE.py:ARGUMENT")
-    spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
+    spec = importlib.util.spec_from_file_location(experiment_name(path), path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config(argument) if colon else module.get_config()
@@ -36,8 +36,13 @@ def load_config(experiment: str, overrides: Mapping[str, Any] | None = None) -> 
     return config.unlock()
 
 
+def experiment_name(experiment: str) -> str:
+    """The name of an experiment file: "experiments/stage2_sft.py:8b,data=/mnt/molmo2" -> "stage2_sft"."""
+    return pathlib.PurePath(experiment.partition(":")[0]).stem
+
+
 def read_experiment(config: str | ConfigDict | TrainConfig, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """A checked config, from an experiment file as of `load_config` (then with overrides) or from a config."""
+    """A checked config, from an experiment file, as for `load_config`, with overrides, or from a config."""
     if isinstance(config, str):
         config = load_config(config, overrides)
     elif overrides:
@@ -45,13 +50,13 @@ def read_experiment(config: str | ConfigDict | TrainConfig, overrides: Mapping[s
     return config if isinstance(config, TrainConfig) else read(config.to_dict())
 
 
-def train(
+def run_experiment(
     config: str | ConfigDict | TrainConfig, workdir: str | pathlib.Path, overrides: Mapping[str, Any] | None = None
 ) -> pathlib.Path:
     """Trains to the config's last step, or continues from the last checkpoint in `workdir`; returns the workdir.
 
     Raises:
-      ConfigError, RecordError and what else `train.loop.train` raises.
+      ConfigError, RecordError, and any other error of `train.loop.train`.
     """
     distributed.start()  # before anything asks for a device
     with distributed.fail_together():

@@ -29,7 +29,7 @@ from molmo2_jax.train.step_log import StepLog, log
 from molmo2_jax.train.throughput import BatchStats, Throughput
 from molmo2_jax.weights.checkpoint_files import has_step, load_architecture, newest_step, to_json
 from molmo2_jax.weights.hf.fetch import clear_copies
-from molmo2_jax.weights.init_from import initial_params
+from molmo2_jax.weights.init_from import InitConfig, initial_params
 
 _RUN_NUMBERS = itertools.count()  # of this process; they keep the exchanges of two runs apart
 
@@ -53,26 +53,26 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
       Preempted: the process got SIGTERM.
     """
     workdir = _local_folder(workdir)
-    run = set_up(c, architecture=_saved_architecture(c.model.preset, workdir))
-    opened = open_data(c, run.architecture)
+    setup = set_up(c, architecture=_saved_architecture(c.model.preset, workdir))
+    opened = open_data(c, setup.architecture)
     log(opened.table)
-    rows = sharding.local_rows(c.batch, run.mesh)
-    exchange = _exchange_with_sharers(c.batch, run.mesh)
+    rows = sharding.local_rows(c.batch, setup.mesh)
+    exchange = _exchange_with_sharers(c.batch, setup.mesh)
     with contextlib.ExitStack() as stack:
         data = stack.enter_context(
             contextlib.closing(opened.loader(seed=c.seed, rows=rows, streams=c.batch, exchange=exchange))
         )
-        stack.enter_context(jax.set_mesh(run.mesh))
-        state = _initial_state(run, workdir)
+        stack.enter_context(jax.set_mesh(setup.mesh))
+        state = _initial_state(setup, workdir, c.init_from, c.seed)
         checkpoints = stack.enter_context(
-            contextlib.closing(Checkpoints(workdir, c.checkpoint, to_json(c), run.architecture))
+            contextlib.closing(Checkpoints(workdir, c.checkpoint, to_json(c), setup.architecture))
         )
         if state is None:
-            state, changed = checkpoints.restore(run.state, data)
+            state, changed = checkpoints.restore(setup.state, data)
             log(f"{workdir}: continuing from step {int(state.step)}" + "".join(f"\n  changed {d}" for d in changed))
         first = int(state.step)
-        throughput = Throughput(run.architecture, run.mesh, rows)
-        log(f"MFU is relative to {throughput.peak:.3g} FLOP/s ({throughput.source}, {run.mesh.size} devices)")
+        throughput = Throughput(setup.architecture, setup.mesh, rows)
+        log(f"MFU is relative to {throughput.peak:.3g} FLOP/s ({throughput.source}, {setup.mesh.size} devices)")
         writer = MetricWriter(workdir, first_step=first, steps=c.steps)
         report = stack.enter_context(
             contextlib.closing(StepLog(writer, throughput, data.rates, log_every=c.log_every, steps=c.steps))
@@ -84,7 +84,7 @@ def train(c: TrainConfig, workdir: str | pathlib.Path) -> State:
             for failure in batch["failures"]:
                 print(f"step {number}: {failure}", file=sys.stderr, flush=True)  # each process prints those of its rows
             fields = arrange({name: batch[name] for name in FIELDS}, c.model.token_order, c.mesh[sharding.CONTEXT])
-            state, metrics = run.step(state, sharding.put_rows(fields, run.mesh))
+            state, metrics = setup.step(state, sharding.put_rows(fields, setup.mesh))
             if pending is not None:
                 finish_step(report, *pending)
             stopping = stop.reached(number)
@@ -133,7 +133,7 @@ def _exchange_with_sharers(batch: int, mesh: jax.sharding.Mesh) -> distributed.E
     return distributed.Exchange(f"failures/{next(_RUN_NUMBERS)}", sharers) if len(sharers) > 1 else None
 
 
-def _initial_state(run: Setup, workdir: pathlib.Path) -> State | None:
+def _initial_state(setup: Setup, workdir: pathlib.Path, init_from: Mapping[str, InitConfig], seed: int) -> State | None:
     """The state at step 0; None if the workdir has a checkpoint to continue from.
 
     Raises:
@@ -142,16 +142,19 @@ def _initial_state(run: Setup, workdir: pathlib.Path) -> State | None:
     newest = newest_step(workdir).name if has_step(workdir) else None
     seen = distributed.gather("newest step", newest)
     if seen and len(set(seen)) > 1:
-        raise ConfigError(f"--workdir={workdir}: processes see the steps {seen} there; all must see one folder")
+        raise ConfigError(
+            f"--workdir={workdir}: the newest checkpoint differs between processes: {seen}; "
+            "mount one shared folder under the same path on every host"
+        )
     if newest is not None:
         return None
-    c, s = run.config, run.structure
-    params, table = initial_params(s, run.mesh, c.init_from, c.seed)  # may raise, so nothing is written before
+    s = setup.structure
+    params, table = initial_params(s, setup.mesh, init_from, seed)  # may raise, so nothing is written before
     clear_copies()
-    shardings = jax.tree.map(lambda x: x.sharding, run.state)
+    shardings = jax.tree.map(lambda x: x.sharding, setup.state)
     make = jax.jit(
-        lambda params: make_state(params, run.assigned, run.optimizer), out_shardings=shardings, donate_argnums=0
+        lambda params: make_state(params, setup.assigned, setup.optimizer), out_shardings=shardings, donate_argnums=0
     )
     state = make(params)
-    log(f"{workdir}: {s.count():,} parameters of {s.config.name}, seed {c.seed}\n{table}")
+    log(f"{workdir}: {s.count():,} parameters of {s.config.name}, seed {seed}\n{table}")
     return state

@@ -12,8 +12,10 @@ import optax
 from data_pipelines.config import ConfigError, check_config
 from data_pipelines.loading.data import Data
 from data_pipelines.media import crops
+from data_pipelines.packing.schema import RowShape
 from molmo2_jax import sharding
 from molmo2_jax.models.config import Molmo2Config
+from molmo2_jax.models.run_config import RunConfig
 from molmo2_jax.models.structure import Structure, structure, tensor_dims
 from molmo2_jax.ops.attention.attention import check_supported
 from molmo2_jax.ops.attention.pallas_tpu import LANES
@@ -29,11 +31,16 @@ from molmo2_jax.weights.init_from import assign_sources, load_preset
 class Setup:
     """A run that is ready to compile.
 
-    `assigned`: {parameter: its group or FROZEN}. `state`: shapes and shardings of the training state. `step`: the
-    jitted step, `state, metrics = step(state, rows)`.
+    `run`: how the model is computed. `row`: the shape of a row, of which a step takes `batch` in `microbatches`.
+    `compiler`: XLA's options for the step on TPUs. `assigned`: {parameter: its group or FROZEN}. `state`: shapes and
+    shardings of the training state. `step`: the jitted step, `state, metrics = step(state, rows)`.
     """
 
-    config: TrainConfig
+    run: RunConfig
+    row: RowShape
+    batch: int
+    microbatches: int
+    compiler: Mapping[str, str]
     mesh: jax.sharding.Mesh
     structure: Structure
     assigned: Mapping[str, str]
@@ -83,7 +90,19 @@ def set_up(
     )
     with jax.set_mesh(mesh):
         state = abstract_state(s, mesh, assigned, optimizer)
-    return Setup(c, mesh, s, assigned, optimizer, state, jit_step(step, mesh, c.compiler))
+    return Setup(
+        run=c.model,
+        row=c.data.row,
+        batch=c.batch,
+        microbatches=c.microbatches,
+        compiler=c.compiler,
+        mesh=mesh,
+        structure=s,
+        assigned=assigned,
+        optimizer=optimizer,
+        state=state,
+        step=jit_step(step, mesh, c.compiler),
+    )
 
 
 def open_data(c: TrainConfig, architecture: Molmo2Config | None = None) -> Data:

@@ -65,14 +65,14 @@ def _cell_class(gradient: float, visible: bool) -> str:
     return "visible" if visible else "hidden"
 
 
-def gradient_tables(setup: Setup, rows: list[Mapping[str, np.ndarray]]) -> list[GradientTable]:
+def gradient_tables(setup: Setup, rows: list[Mapping[str, np.ndarray]], *, seed: int) -> list[GradientTable]:
     """A table for each row, from the whole model of a training run with random parameters.
 
-    `rows`: arrays of packing/schema.py without the batch dimension.
+    `rows`: arrays of packing/schema.py without the batch dimension. `seed`: of the parameters.
     """
-    run = dataclasses.replace(setup.config.model, token_order="contiguous")  # gradients are read by token index
+    run = dataclasses.replace(setup.run, token_order="contiguous")  # gradients are read by token index
     with jax.set_mesh(setup.mesh):
-        model = setup.structure.model(init_params(setup.structure, setup.config.seed))
+        model = setup.structure.model(init_params(setup.structure, seed))
 
         @jax.jit
         def token_gradients(row):

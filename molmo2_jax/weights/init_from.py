@@ -3,7 +3,7 @@
     c.init_from = {
         "llm": {"pattern": r"llm/(?!embed/new).*", "source": "hf:Qwen/Qwen3-4B-Instruct-2507"},
         "vit": {"pattern": r"vit/.*", "source": "hf:google/siglip2-so400m-patch14-384"},
-        "connector": {"pattern": r"connector/.*|llm/embed/new", "source": "fresh"},
+        "connector": {"pattern": r"connector/.*|llm/embed/new", "source": "random"},
     }
 
 `fresh` draws from the run's seed. `hf:` names a folder, a URL or a hub name (weights/hf/fetch.py) of a Molmo2 or of a
@@ -29,7 +29,7 @@ from molmo2_jax.weights.patterns import assign_by_pattern
 from molmo2_jax.weights.random_init import init_params
 from molmo2_jax.weights.source import ParameterSource, load_sharded
 
-FRESH = "fresh"
+RANDOM = "random"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class InitConfig:
     """The source of one group of parameters."""
 
     pattern: str  # regex that matches whole parameter names
-    source: str  # "fresh", "hf:…" or "orbax:…"
+    source: str  # "random", "hf:…" or "orbax:…"
 
 
 class _OpenedSource(NamedTuple):
@@ -66,8 +66,8 @@ def assign_sources(s: Structure, c: Mapping[str, InitConfig]) -> dict[str, str]:
       ValueError: an unknown source, a parameter that does not match exactly one group, or a group that matches none.
     """
     for group, one in c.items():
-        if one.source != FRESH and not one.source.startswith(("hf:", "orbax:")):
-            raise ValueError(f'init_from.{group}.source is {one.source!r}; it is "fresh", "hf:…" or "orbax:…"')
+        if one.source != RANDOM and not one.source.startswith(("hf:", "orbax:")):
+            raise ValueError(f'init_from.{group}.source is {one.source!r}; it is "random", "hf:…" or "orbax:…"')
     return assign_by_pattern(s.shapes, {group: one.pattern for group, one in c.items()}, "init_from")
 
 
@@ -79,11 +79,11 @@ def initial_params(s: Structure, mesh: jax.sharding.Mesh, c: Mapping[str, InitCo
       ConfigError: a source lacks a parameter or has another architecture; the message names every key that differs.
     """
     groups = assign_sources(s, c)
-    opened = {one.source: _open_source(one.source, s.config) for one in c.values() if one.source != FRESH}
+    opened = {one.source: _open_source(one.source, s.config) for one in c.values() if one.source != RANDOM}
     problems = [f"init_from.{group}: {p}" for group in c for p in _source_problems(s, c[group], groups, group, opened)]
     if problems:
         raise ConfigError("\n".join(problems))
-    sources = {name: opened[c[group].source].source for name, group in groups.items() if c[group].source != FRESH}
+    sources = {name: opened[c[group].source].source for name, group in groups.items() if c[group].source != RANDOM}
     drawn = set(groups) - set(sources)
     params = load_sharded(sources, s, mesh) | (init_params(s, seed, drawn) if drawn else {})
     return params, _source_table(s, c, groups)
@@ -103,7 +103,7 @@ def _open_source(source: str, wanted: models.Molmo2Config) -> _OpenedSource:
 
 def _source_problems(s: Structure, c: InitConfig, groups: Mapping[str, str], group: str, opened: Mapping) -> list[str]:
     """Why a group cannot be read from its source."""
-    if c.source == FRESH:
+    if c.source == RANDOM:
         return []
     source, parts = opened[c.source]
     names = [name for name in groups if groups[name] == group]

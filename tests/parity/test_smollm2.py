@@ -82,7 +82,7 @@ def ours(folder):
     mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
     sources = {
         "llm": InitConfig(r"llm/(?!embed/new).*", f"hf:{folder}"),
-        "vision": InitConfig(r"vit/.*|connector/.*|llm/embed/new", "fresh"),
+        "vision": InitConfig(r"vit/.*|connector/.*|llm/embed/new", "random"),
     }
     with jax.set_mesh(mesh):
         s = parameters.structure(dataclasses.replace(small(), llm=SMOLLM2_135M))

@@ -3,7 +3,7 @@
     NAME/
       records-00000-of-00001.array_record    records as JSON
       media-00000.array_record               the bytes of each medium, once
-      info.json                              {"examples": 3, "dataset": ..., "left_out": {"annotator unsure": 2, ...}}
+      info.json                              {"examples": 3, "dataset": ..., "skipped": {"annotator unsure": 2, ...}}
 
 The folder appears only when it is complete. Every medium is probed here, so that training need not probe it. Every
 record is read back here as training will read it, so that errors are counted now and not during a run.
@@ -29,7 +29,8 @@ from data_pipelines.records.read import read_record
 VERSION = "1.0.0"  # of what the builders make of published rows
 MEDIA_SHARD_BYTES = 1 << 30
 RECORDS_PER_SHARD = 100_000
-TAIL = 0.5  # s a clip may outlast its file: tables give the duration of the film, a file at 2 frames/s has its own
+# Seconds that a clip may end after its file: tables give the original duration, files were resampled to 2 frames/s.
+MAX_CLIP_OVERRUN = 0.5
 
 
 def write_folder(
@@ -58,7 +59,7 @@ def write_folder(
             "version": VERSION,
             "license": entry.license,
             "media": store.count,
-            "left_out": dict(sorted(skipped.items())),
+            "skipped": dict(sorted(skipped.items())),
         }
         (unfinished / "info.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
         unfinished.chmod(0o755)
@@ -105,7 +106,7 @@ class _MediaStore:
         if "clip" in draft and "video" in replaced:
             start, end = draft["clip"]
             duration = replaced["video"]["duration"]
-            replaced["clip"] = [start, duration if duration < end <= duration + TAIL else end]
+            replaced["clip"] = [start, duration if duration < end <= duration + MAX_CLIP_OVERRUN else end]
         return replaced
 
     def _store_once(self, medium: str | dict, kind: str) -> dict:
@@ -125,7 +126,7 @@ class _MediaStore:
         location.source()  # raises MediaError if there is no such file
         data = (self._source / name).read_bytes()
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
-            raise MediaError(f"{location}: its SHA-256 is not that of the annotated file", "other_file")
+            raise MediaError(f"{location}: its SHA-256 is not that of the annotated file", "wrong_file")
         if kind == "video":
             medium = open_video(location, None)
             facts = {"width": medium.width, "height": medium.height, "duration": medium.duration}

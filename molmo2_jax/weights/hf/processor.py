@@ -21,7 +21,7 @@ from typing import Any
 
 from data_pipelines.media import crops
 from data_pipelines.media.pooling import FRAME_POOL, IMAGE_POOL
-from data_pipelines.sequence.visual_tokens import FRAME_TOKENS
+from data_pipelines.sequence.view_config import FRAME_TOKENS
 from data_pipelines.text.tokenizer import Tokenizer
 from molmo2_jax.weights.hf.config import HfError
 

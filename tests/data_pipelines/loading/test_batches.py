@@ -140,7 +140,9 @@ def test_a_bad_record_costs_itself_and_is_counted(open_loader, write_records):
 def test_past_the_failure_rate_the_run_stops_with_the_list(open_loader, folder):
     loader = open_loader(rows=(0,), max_failure_rate=0.5)
     (folder / "bikes.mp4").write_bytes(b"gone")
-    with pytest.raises(FailureRateError, match=r"max_failure_rate = 0.5 allows; the last of them:\n") as caught:
+    with pytest.raises(
+        FailureRateError, match=r"max_failure_rate = 0.5 allows. Fix the data, or raise .*; the last failures:\n"
+    ) as caught:
         take(loader, 20)
     # Three of five records fail; the rate is judged over a window (4 examples) at least.
     assert str(caught.value).count("bikes.mp4") >= 3
@@ -166,7 +168,9 @@ def test_nothing_usable_stops_even_where_all_may_fail(open_loader, write_records
     ask = {"style": "user_qa", "user": "?", "answer": "!"}
     path = write_records({"id": "v", "video": "none.mp4", "messages": [ask]}, name="bad.jsonl")
     loader = open_loader(records=[str(path)], max_failure_rate=1.0)
-    with pytest.raises(FailureRateError, match=r"unusable, so none is left; the last of them:\n.*none\.mp4"):
+    with pytest.raises(
+        FailureRateError, match=r"unusable, so none is left. Fix the data; the last failures:\n.*none\.mp4"
+    ):
         next(loader)
 
 

@@ -36,7 +36,7 @@ def test_a_running_loader_can_be_set_back(open_loader):
 
 def test_a_state_of_other_rows_is_refused(open_loader):
     state = open_loader(rows=(0, 1)).get_state()
-    with pytest.raises(ValueError, match=r"no rows \['2'\]; it has \['0', '1'\]"):
+    with pytest.raises(ValueError, match=r"rows \['2'\] of the batch, only for \['0', '1'\]"):
         open_loader(rows=(0, 2)).set_state(state)
 
 

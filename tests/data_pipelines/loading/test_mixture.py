@@ -10,9 +10,9 @@ from data_pipelines.loading.mixture import (
     MixtureConfig,
     MixtureError,
     MixtureGroup,
+    configured_shares,
     draw_rates,
     mixture_table,
-    recipe_shares,
 )
 
 
@@ -67,10 +67,10 @@ def test_what_is_missing_is_not_drawn_and_the_rest_is_scaled():
 
 def test_shares_are_known_where_sizes_are():
     unknown = dict.fromkeys(LENGTHS)
-    assert recipe_shares(MIXTURE, unknown) == {"a": None, "b": None, "c": 0.25}
+    assert configured_shares(MIXTURE, unknown) == {"a": None, "b": None, "c": 0.25}
     named = {"g": MixtureGroup(1, {"x": dataset(size=100), "y": dataset(size=400)})}
-    assert recipe_shares(named, {"x": None, "y": None}) == pytest.approx({"x": 1 / 3, "y": 2 / 3})
-    assert recipe_shares(MIXTURE, LENGTHS) == draw_rates(MIXTURE, LENGTHS)
+    assert configured_shares(named, {"x": None, "y": None}) == pytest.approx({"x": 1 / 3, "y": 2 / 3})
+    assert configured_shares(MIXTURE, LENGTHS) == draw_rates(MIXTURE, LENGTHS)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_the_table_shows_what_is_drawn_and_what_is_missing():
     lines = [line.rstrip() for line in mixture_table.__doc__.splitlines()[2:-1]]
     assert [line.removeprefix("    ") for line in lines] == mixture_table(MIXTURE, {**LENGTHS, "b": None}).splitlines()
     nothing = mixture_table(MIXTURE, dict.fromkeys(LENGTHS))
-    assert nothing.endswith("3 of 3 datasets missing: nothing can be drawn: a, b, c")
+    assert nothing.endswith("3 of 3 datasets are missing and nothing can be drawn: a, b, c")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_the_loss_of_what_one_host_cannot_decode_is_masked_out_on_all_that_share
     assert same(masked, broken) and not same(masked, plain)
     for name in ("failures", "examples", "counts"):
         assert masked[name] == broken[name]
-    with pytest.raises(ValueError, match="cannot be set back"):
+    with pytest.raises(ValueError, match="set a state before the first batch only"):
         loader.set_state(loader.get_state())
     loader.close()
     assert here.closed

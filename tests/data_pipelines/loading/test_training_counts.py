@@ -37,7 +37,16 @@ def test_counts_survive_json_and_add_up():
 
 def test_a_drift_is_seen_in_the_table():
     table = counted().table({"street": 0.5, "texts": 0.4, "never": 0.1}).splitlines()
-    assert table[0].split() == ["dataset", "wanted", "drawn", "examples", "tokens", "supervised", "dropped", "failed"]
+    assert table[0].split() == [
+        "dataset",
+        "configured",
+        "drawn",
+        "examples",
+        "tokens",
+        "loss_tokens",
+        "dropped",
+        "failed",
+    ]
     assert table[1].split() == ["never", "10.00%", "0.00%", "0", "0", "0", "0", "0"]
     assert table[2].split()[:5] == ["street", "50.00%", "83.33%", "2", "150"]
     assert table[2].endswith("3: 2 cut_off, 1 no_file")

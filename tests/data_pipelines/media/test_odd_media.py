@@ -77,7 +77,7 @@ MEDIA = [  # kind, name, function that writes it, number of crops or reason of t
     ("image", "print.jpg", picture("CMYK", (60, 40)), 2),
     ("image", "palette.png", picture("P", (60, 40)), 2),
     ("image", "moving.gif", animated, 2),
-    ("image", "deep.png", deep, "too_deep"),
+    ("image", "deep.png", deep, "bit_depth"),
     ("image", "cut.jpg", cut(picture("RGB", (300, 200)), 0.5), "cut_off"),
     ("image", "cut.png", cut(picture("RGB", (300, 200)), 0.5), "cut_off"),
     ("image", "empty.jpg", lambda path: path.write_bytes(b""), "empty_file"),

@@ -127,7 +127,7 @@ BAD = [
     (TEXT, 7, "bad_record", r"messages\[0\] is not an object"),
     (TEXT, {"any": []}, "bad_record", r"messages\[0\].any is empty or not a list"),
     (TEXT, {"any": [qa()], "weight": 2}, "bad_record", r"messages\[0\] has an unknown key 'weight'"),
-    (TEXT, {"any": [{"any": [qa()]}]}, "bad_record", r"messages\[0\].any chooses among choices"),
+    (TEXT, {"any": [{"any": [qa()]}]}, "bad_record", r"messages\[0\].any contains another 'any'"),
     (TEXT, choice("a", "b", correct=2), "bad_options", r"messages\[0\].correct 2 names no option of 2"),
     (TEXT, choice("a", "b", correct=[]), "bad_options", r"correct \[\] names no option"),
     (TEXT, choice("a", "b", correct=-1), "bad_options", "correct -1 names no option"),

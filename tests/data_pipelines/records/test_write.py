@@ -374,7 +374,7 @@ BAD_TIMES = [
     (IMAGE_RAW | {"times": "clip"}, "bad_record", "has 'times' but no 'video'"),
     (timed(4.6, times="clip"), "bad_time", r"time 4.6 s is outside the clip \[0.0, 4.5\]"),
     (timed(-0.1, times="clip"), "bad_time", r"time -0.1 s is outside the clip \[0.0, 4.5\]"),
-    (timed(1.0, times="clip", subtitles=[[-3.1, 1, "a"]]), "bad_time", r"subtitles\[0\] runs from -3.1 to 1.0 s"),
+    (timed(1.0, times="clip", subtitles=[[-3.1, 1, "a"]]), "bad_time", r"subtitles\[0\] is from -3.1 to 1.0 s"),
 ]
 
 

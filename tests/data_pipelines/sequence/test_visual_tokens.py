@@ -261,7 +261,7 @@ def test_subtitles_follow_the_frames(tokenizer, show, lines, text):
     plain = video_tokens([0.0, 2.0, 8.0], tokenizer).tokens
     small = video_layout([0.0, 2.0, 8.0], tokenizer, lines, subtitles=show)
     got = small.tokens(tokenizer)
-    assert small.n_tokens == len(got.tokens) == len(got.image_group) and small.left_out == 0
+    assert small.n_tokens == len(got.tokens) == len(got.image_group) and small.dropped == 0
     assert got.tokens[: len(plain)].tolist() == plain.tolist()
     rest = got.tokens[len(plain) :]
     assert tokenizer.decode(rest) == ("" if text is None else f"subtitle\n{text}")
@@ -274,7 +274,7 @@ def test_subtitles_without_room_are_counted(tokenizer):
     first = len(tokenizer.encode("subtitle\n0.0 - 1.0 First.\n"))
     for most, kept in ((first, 1), (first - 1, 0), (first + 1, 1), (500, 3)):
         cut = video_layout([0.0], tokenizer, LINES, subtitles="all", max_subtitle_tokens=most)
-        assert cut.left_out == 3 - kept
+        assert cut.dropped == 3 - kept
         assert whole.subtitles[: len(cut.subtitles)] == cut.subtitles
         assert len(cut.subtitles) <= most
 

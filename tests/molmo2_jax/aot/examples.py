@@ -16,10 +16,15 @@ MESH = {"data": 1, "fsdp": 2, "context": 1, "tensor": 2}
 
 def example_run() -> types.SimpleNamespace:
     """The fields of a Setup that a report shows."""
+    c = small_run.config(mesh=MESH)
     return types.SimpleNamespace(
-        config=small_run.config(mesh=MESH),
+        run=c.model,
+        row=c.data.row,
+        batch=c.batch,
+        microbatches=c.microbatches,
+        compiler=c.compiler,
         architecture=TINY,
-        mesh=types.SimpleNamespace(size=4),
+        mesh=types.SimpleNamespace(size=4, shape=MESH),
         structure=types.SimpleNamespace(count=lambda: 1000),
     )
 

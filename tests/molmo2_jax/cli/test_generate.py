@@ -14,11 +14,12 @@ from data_pipelines.media.video import decode_frames
 from data_pipelines.records.problems import RecordError
 from data_pipelines.sequence.example import describe_prompt
 from molmo2_jax.cli import generate
-from molmo2_jax.cli.generate import answer_prompt, answer_records, check_task, open_media, read_media
+from molmo2_jax.cli.generate import answer_prompt, answer_records, check_task, read_media
+from molmo2_jax.generate.prompt_media import open_media
 from molmo2_jax.viewer import answers
 
 ROOT = Path(__file__).parents[3]
-NOTHING = {"video": None, "images": (), "clip": None}
+NOTHING = {"video": None, "image": (), "clip": None}
 
 
 class Echo:
@@ -63,8 +64,8 @@ def show(text):
     ("video", "image", "clip", "expected"),
     [
         (None, None, None, NOTHING),
-        (None, ["a.png"], None, NOTHING | {"images": ("a.png",)}),
-        (None, ["a.png", "b.png"], None, NOTHING | {"images": ("a.png", "b.png")}),
+        (None, ["a.png"], None, NOTHING | {"image": ("a.png",)}),
+        (None, ["a.png", "b.png"], None, NOTHING | {"image": ("a.png", "b.png")}),
         ("a.mp4", None, ["3.04", " 7"], NOTHING | {"video": "a.mp4", "clip": (3.04, 7.0)}),
     ],
 )
@@ -109,7 +110,7 @@ def test_flags_that_name_no_single_task(prompt, config, out, media, message):
 
 
 def test_flags_that_name_one_task():
-    check_task("Hi.", False, None, NOTHING | {"images": ("a.png",)})
+    check_task("Hi.", False, None, NOTHING | {"image": ("a.png",)})
     check_task(None, True, "a.jsonl", NOTHING)
 
 

@@ -9,6 +9,7 @@ from data_pipelines.loading.data import Data
 from data_pipelines.packing.schema import FIELDS
 from data_pipelines.records.problems import RecordError
 from molmo2_jax.cli import inspect
+from molmo2_jax.train.experiment import experiment_name
 from molmo2_jax.viewer.branch_gradients import GradientTable
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -39,8 +40,8 @@ def test_the_command_draws_the_first_experiment(molmo2, tmp_path):
 
 
 def test_the_experiment_is_named_without_its_arguments():
-    assert inspect._experiment_name("experiments/stage2_sft.py:8b,data=/mnt/molmo2.1") == "stage2_sft"
-    assert inspect._experiment_name("/tmp/overfit.py") == "overfit"
+    assert experiment_name("experiments/stage2_sft.py:8b,data=/mnt/molmo2.1") == "stage2_sft"
+    assert experiment_name("/tmp/overfit.py") == "overfit"
 
 
 def test_a_mistake_is_one_line_and_no_page(molmo2, tmp_path):
@@ -56,7 +57,7 @@ def test_a_mistake_is_one_line_and_no_page(molmo2, tmp_path):
 def test_the_rows_are_the_first_of_the_run(write_records, data_config):
     path = write_records({"id": "a", "messages": [TEXT]}, {"id": "b", "messages": [TEXT]})
     data = Data(data_config(records=[path], seq_len=128), vocab_size=151_936, vision_shards=1)
-    batch, whole = (inspect.first_batch(data, seed=0, rows=rows, batch=3) for rows in (2, 3))
+    batch, whole = (data.first_batch(seed=0, rows=rows, streams=3) for rows in (2, 3))
     assert batch["tokens"].shape == (2, 128) and batch["loss_weights"].any(axis=1).all()
     assert [len(names) for names in batch["examples"]] == [len(names) for names in whole["examples"]][:2]
     for name in FIELDS:

@@ -34,7 +34,7 @@ def save_run(workdir: pathlib.Path, architecture: Molmo2Config, data: DataConfig
         compiler={},
         model=RUN,
         data=data,
-        init_from={"all": InitConfig(".*", "fresh")},
+        init_from={"all": InitConfig(".*", "random")},
         optim=OptimConfig(groups={}, frozen=".*", b1=0.9, b2=0.95, eps=1e-6, weight_decay=0.0, clip=1.0, end_lr=0.1),
         checkpoint=CheckpointConfig(every=1, keep=1),
     )

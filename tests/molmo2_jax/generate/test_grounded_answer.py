@@ -88,5 +88,5 @@ def test_frames_of_a_clip_are_those_of_its_own_time(street_video):
 
 
 def test_an_answer_about_text_has_nothing_to_draw_on():
-    with pytest.raises(ValueError, match="about text alone"):
+    with pytest.raises(ValueError, match="no image or video"):
         Answer("", "hi", ()).draw()

@@ -98,7 +98,7 @@ def test_a_url_of_a_hugging_face_directory_is_loaded(sources):
 
 def test_more_devices_than_heads_are_refused_by_number(sources):
     for source, name in ((sources / "run", "small"), (f"hf:{sources}/hf", f"hf:{sources}/hf")):
-        with pytest.raises(ConfigError, match=rf"{name} on 8 devices: llm heads = 4 .*; let JAX see fewer devices"):
+        with pytest.raises(ConfigError, match=rf"{name} on 8 devices: llm heads = 4 .*; pass fewer devices"):
             load_model(source)
         with pytest.raises(ConfigError, match=rf"{name} on 4 devices: llm kv_heads = 2 "):
             load_model(source, jax.devices()[:4])

@@ -76,7 +76,7 @@ def config(**changes) -> TrainConfig:
             "response_dropout": 0.1,
         },
         "data": copy.deepcopy(DATA),
-        "init_from": {"all": {"pattern": ".*", "source": "fresh"}},
+        "init_from": {"all": {"pattern": ".*", "source": "random"}},
         "optim": {
             "groups": {
                 "connector": {"pattern": r"connector/.*|llm/embed/new", "lr": 1e-3, "warmup": 2},

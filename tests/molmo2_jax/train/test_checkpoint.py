@@ -128,7 +128,6 @@ def test_a_step_that_is_saved_already_is_not_saved_again(saved):
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*")}
     with jax.set_mesh(mesh):
         store = open_checkpoints(workdir, s.config)
-        assert store.latest == 5
         store.save(state._replace(step=jax.numpy.int32(5)), Data())
         store.close()
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*")} == before

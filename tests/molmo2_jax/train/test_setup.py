@@ -147,7 +147,7 @@ def test_a_run_is_set_up_without_allocating_it():
     c = config(mesh=EIGHT, data__row__crops=4, data__row__pooled=324)
     before = len(jax.live_arrays())
     run = set_up(c)
-    assert len(jax.live_arrays()) == before
+    assert len(jax.live_arrays()) <= before  # arrays of earlier tests may be collected meanwhile
     assert dict(run.mesh.shape) == EIGHT and list(run.mesh.devices.flat) == jax.devices()
     assert run.architecture.name == "small" and run.architecture.llm.vocab == 151_936
     assert run.assigned.keys() == run.structure.shapes.keys()
@@ -175,7 +175,7 @@ def test_the_step_of_a_setup_keeps_the_shapes_of_its_state():
         ({"model__preset": "molmo9"}, "config: .*'molmo9' is unknown"),
         ({"optim__frozen": "nothing"}, "config: optim: parameter 'llm/embed/base' must match one group"),
         ({"init_from": {"all": {"pattern": ".*", "source": "s3:a"}}}, "config: init_from.all.source is 's3:a'"),
-        ({"init_from": {"llm": {"pattern": "llm/.*", "source": "fresh"}}}, "config: init_from: parameter 'connector/"),
+        ({"init_from": {"llm": {"pattern": "llm/.*", "source": "random"}}}, "config: init_from: parameter 'connector/"),
     ],
 )
 def test_a_config_that_does_not_fit_devices_or_model_is_a_config_error(changes, message):

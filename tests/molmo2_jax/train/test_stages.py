@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from data_pipelines.datasets.catalog import ENTRIES
-from data_pipelines.loading.mixture import recipe_shares
+from data_pipelines.loading.mixture import configured_shares
 from data_pipelines.records import styles
 from data_pipelines.records.styles import STYLES
 from molmo2_jax.train import loop
@@ -29,7 +29,11 @@ def test_a_stage_is_read_for_every_size(name, size, preset):
     assert c.data.row.crops % c.mesh["context"] == c.data.row.pooled % c.mesh["context"] == 0
     sources = [one.source for group in c.data.mixture.groups.values() for one in group.datasets.values()]
     assert all(source.startswith("/somewhere/") for source in sources)
-    expected = {"stage1_pretrain": {"fresh"}, "stage2_sft": {"orbax:/before"}, "stage3_long_context": {"orbax:/before"}}
+    expected = {
+        "stage1_pretrain": {"random"},
+        "stage2_sft": {"orbax:/before"},
+        "stage3_long_context": {"orbax:/before"},
+    }
     assert c.init_from["connector"].source in expected[name]
 
 
@@ -42,7 +46,7 @@ def test_an_unknown_argument_is_named(arg):
 def rates_of(name, lengths=None):
     groups = stage(name, "4b").data.mixture.groups
     names = [dataset for group in groups.values() for dataset in group.datasets]
-    return groups, recipe_shares(groups, {n: (lengths or {}).get(n) for n in names})
+    return groups, configured_shares(groups, {n: (lengths or {}).get(n) for n in names})
 
 
 def test_the_pretraining_groups_have_the_recipe_s_rates():
@@ -155,7 +159,7 @@ def test_small_runs_of_the_stages_start_each_from_the_one_before(tmp_path, capsy
         assert int(state.step) == 5
         assert "datasets missing: not drawn" in err and "pixmo_points_train" in err
         table = err[err.index("step 5: drawn since step 0") :]
-        assert "wanted" in table and "pixmo_points_train" in table
+        assert "configured" in table and "pixmo_points_train" in table
         if before is not None:
             assert str(before) in err  # the source of the parameters
         assert newest_step(workdir).name == "5"

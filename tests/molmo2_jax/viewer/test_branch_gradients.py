@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from molmo2_jax.cli.inspect import first_batch
 from molmo2_jax.train.config import read
 from molmo2_jax.train.setup import open_data, set_up
 from molmo2_jax.viewer.branch_gradients import GradientTable, gradient_tables
@@ -16,14 +15,14 @@ from tests.molmo2_jax.train.recipe import experiment
 def mask_experiment():
     """(config tree, the row) of experiments/validate_message_mask.py."""
     tree = experiment("validate_message_mask").to_dict()
-    return tree, unbatch(first_batch(open_data(read(tree)), seed=0, rows=1, batch=1))
+    return tree, unbatch(open_data(read(tree)).first_batch(seed=0, rows=1, streams=1))
 
 
 @pytest.mark.parametrize("attention", ["dense", "blockwise"])
 def test_no_gradient_crosses_from_branch_to_branch(mask_experiment, attention):
     tree, rows = mask_experiment
     config = read(tree | {"model": tree["model"] | {"attention": attention}})
-    (table,) = gradient_tables(set_up(config, jax.devices()[:1]), rows)
+    (table,) = gradient_tables(set_up(config, jax.devices()[:1]), rows, seed=config.seed)
     # Two examples: a video with two questions, and one with a question that has two follow-ups, and two more.
     assert sorted(name[2:] for name in table.names) == ["A", "A", "A.1", "A.2", "B", "B", "C", "root", "root"]
     assert len(table.losses) == 7 and table.leaks() == []

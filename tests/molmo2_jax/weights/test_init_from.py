@@ -61,7 +61,7 @@ def asked(**sources):
 
 @pytest.mark.parametrize("sizes", [ONE, EIGHT])
 def test_each_part_comes_from_its_own_source_whatever_the_mesh(sources, sizes):
-    c = asked(llm=f"hf:{sources}/qwen3", vit=f"orbax:{sources}/orbax", connector="fresh")
+    c = asked(llm=f"hf:{sources}/qwen3", vit=f"orbax:{sources}/orbax", connector="random")
     with on_mesh(sizes) as (mesh, s):
         params, table = init_from.initial_params(s, mesh, c, seed=7)
         fresh = init_params(s, seed=7)
@@ -71,7 +71,7 @@ def test_each_part_comes_from_its_own_source_whatever_the_mesh(sources, sizes):
         np.testing.assert_array_equal(np.asarray(params[name]), np.asarray(seeds[part][name]), err_msg=name)
         assert (params[name].dtype, params[name].sharding) == (np.float32, stored[name].sharding)
     count = sum(x.size for name, x in params.items() if name.startswith("vit/"))
-    assert f"vit             {count:>12,}  orbax:{sources}/orbax" in table and "fresh" in table
+    assert f"vit             {count:>12,}  orbax:{sources}/orbax" in table and "random" in table
 
 
 def test_a_hugging_face_molmo2_gives_all_parameters(sources):
@@ -103,32 +103,32 @@ def replaced(part, **changes):
 )
 def test_another_language_model_is_refused_by_the_values_that_differ(sources, wanted, source, message):
     with on_mesh(c=wanted) as (mesh, s), pytest.raises(ConfigError, match=message):
-        init_from.initial_params(s, mesh, asked(llm=f"hf:{sources}/{source}", vit="fresh", connector="fresh"), 0)
+        init_from.initial_params(s, mesh, asked(llm=f"hf:{sources}/{source}", vit="random", connector="random"), 0)
 
 
 @pytest.mark.parametrize(
     ("c", "error", "message"),
     [
         (
-            asked(llm="fresh", vit="fresh"),
+            asked(llm="random", vit="random"),
             ValueError,
             "init_from: parameter '.*' must match one group, it matches none",
         ),
         (
-            asked(llm="fresh", vit="fresh", connector="fresh") | {"all": InitConfig(".*", "fresh")},
+            asked(llm="random", vit="random", connector="random") | {"all": InitConfig(".*", "random")},
             ValueError,
             "must match one group, it matches",
         ),
         (
-            asked(llm="fresh", vit="fresh", connector="fresh") | {"more": InitConfig("x", "fresh")},
+            asked(llm="random", vit="random", connector="random") | {"more": InitConfig("x", "random")},
             ValueError,
             r"init_from: groups \['more'\] match no parameter",
         ),
-        (asked(llm="runs/a", vit="fresh", connector="fresh"), ValueError, r"init_from.llm.source is 'runs/a'"),
-        (asked(llm="fresh", vit="hf:{}/qwen3", connector="fresh"), ConfigError, "hf:.*qwen3 has no 'vit/"),
-        (asked(llm="fresh", vit="fresh", connector="hf:{}/qwen3"), ConfigError, "hf:.*qwen3 has no 'llm/embed/new'"),
-        (asked(llm="hf:{}/none", vit="fresh", connector="fresh"), HfError, "none: no such folder"),
-        (asked(llm="orbax:{}/none", vit="fresh", connector="fresh"), FileNotFoundError, "no finished checkpoint"),
+        (asked(llm="runs/a", vit="random", connector="random"), ValueError, r"init_from.llm.source is 'runs/a'"),
+        (asked(llm="random", vit="hf:{}/qwen3", connector="random"), ConfigError, "hf:.*qwen3 has no 'vit/"),
+        (asked(llm="random", vit="random", connector="hf:{}/qwen3"), ConfigError, "hf:.*qwen3 has no 'llm/embed/new'"),
+        (asked(llm="hf:{}/none", vit="random", connector="random"), HfError, "none: no such folder"),
+        (asked(llm="orbax:{}/none", vit="random", connector="random"), FileNotFoundError, "no finished checkpoint"),
     ],
 )
 def test_sources_that_do_not_fit_are_named(sources, c, error, message):

@@ -28,7 +28,7 @@ from data_pipelines.sequence.example import describe
 from data_pipelines.text.points import Point
 from data_pipelines.text.tracks import TrackFrame
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SAMPLES = ROOT / "data_pipelines" / "datasets" / "samples"
 READY = ROOT / "experiments" / "samples"
 TABLES = {
@@ -99,11 +99,11 @@ def test_what_cannot_be_used_is_counted_and_left_out(tmp_path):
     skipped = Skipped({"earlier": 2})
     info = write_folder(CAPTIONS, drafts, media, tmp_path / "out", skipped)
     assert (info["examples"], info["media"]) == (3, 1)  # one medium, stored once
-    left_out = dict(info["left_out"])
-    assert (left_out.pop("earlier"), left_out.pop("empty_file"), left_out.pop("no_file")) == (2, 1, 1)
-    assert left_out.pop("other_file") == 1
-    assert left_out.pop("bad_time") == 1 and left_out.pop("bad_record") == 1
-    assert list(left_out.values()) == [2]  # the two of the cut file, whatever reason its damage has
+    skipped = dict(info["skipped"])
+    assert (skipped.pop("earlier"), skipped.pop("empty_file"), skipped.pop("no_file")) == (2, 1, 1)
+    assert skipped.pop("wrong_file") == 1
+    assert skipped.pop("bad_time") == 1 and skipped.pop("bad_record") == 1
+    assert list(skipped.values()) == [2]  # the two of the cut file, whatever reason its damage has
     assert [json.loads(line)["id"] for line in Records(tmp_path / "out")] == ["good", "again", "text"]
 
 
@@ -136,7 +136,7 @@ def test_drafts_are_read_from_the_folder_with_the_annotations_they_had(tmp_path)
         ),
     ]
     info = write_folder(CAPTIONS, map(write_draft, made), SAMPLES / "media", tmp_path / "out", Skipped())
-    assert (info["examples"], info["media"], info["left_out"]) == (3, 3, {})
+    assert (info["examples"], info["media"], info["skipped"]) == (3, 3, {})
     for made_one, line in zip(made, Records(tmp_path / "out"), strict=True):
         record = read_record(line, str(tmp_path / "out"), "out[0]")
         assert (record.id, record.subtitles, record.messages) == (made_one.id, made_one.subtitles, made_one.messages)
@@ -149,7 +149,7 @@ def test_a_clip_may_outlast_its_file_by_a_frame_and_no_more(tmp_path):
     drafts = [draft(f"to {end}", video=VIDEO, clip=(0.5, end)) for end in (2.0, 2.9, 3.1)]
     info = write_folder(CAPTIONS, drafts, SAMPLES / "media", tmp_path / "out", Skipped())
     clips = [json.loads(line)["clip"] for line in Records(tmp_path / "out")]
-    assert clips == [[0.5, 2.0], [0.5, 2.5]] and info["left_out"] == {"bad_time": 1}
+    assert clips == [[0.5, 2.0], [0.5, 2.5]] and info["skipped"] == {"bad_time": 1}
 
 
 def test_nothing_is_left_behind_and_nothing_overwritten(tmp_path):
