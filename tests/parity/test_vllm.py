@@ -1,6 +1,6 @@
 """An export in vLLM, on CPUs: prompts and probabilities of answers are those of transformers.
 
-vLLM needs another version of transformers, so it has an environment of its own (`make vllm`); without it, this skips.
+vLLM needs another version of transformers, so it has an environment of its own (`make test-slow`); otherwise this skips.
 Its Molmo2 (0.32, 0.33) deviates from the model in three ways; two are neutralised here, to compare everything else:
 
     it leaves out the embedding of <im_patch>, to which features are added     the row is zero here
@@ -31,7 +31,8 @@ from tests.molmo2_jax.models.small import OLMO, small
 
 HERE = pathlib.Path(__file__).parent / "vllm"
 PYTHON = pathlib.Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"
-pytestmark = pytest.mark.skipif(not (PYTHON.parents[1] / ".ready").exists(), reason="no vLLM: `make vllm` installs it")
+_INSTALLED = (PYTHON.parents[1] / ".ready").exists()
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not _INSTALLED, reason="no vLLM: `make test-slow` installs it")]
 
 QUESTION = "<|im_start|>user\nPoint to the black car.<|im_end|>\n<|im_start|>assistant\n"
 CLIP = {"fps": 25.0, "duration": 10.0, "total_num_frames": 250, "frames_indices": [0, 12, 25, 37]}

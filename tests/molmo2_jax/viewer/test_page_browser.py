@@ -12,6 +12,8 @@ from molmo2_jax.viewer.thumbnails import thumbnails
 from tests.molmo2_jax.viewer import browser as chromium
 from tests.molmo2_jax.viewer.rows import story
 
+pytestmark = pytest.mark.slow
+
 FILTER = "tr[data-dataset={}] button"
 STAGE = "#r0e0 .stage .whole"
 
