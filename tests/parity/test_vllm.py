@@ -1,6 +1,7 @@
 """An export in vLLM, on CPUs: prompts and probabilities of answers are those of transformers.
 
-vLLM needs another version of transformers, so it has an environment of its own (`make test-slow`); otherwise this skips.
+vLLM needs another version of transformers, so it has an environment of its own (`make test-slow`), without which this
+skips.
 Its Molmo2 (0.32, 0.33) deviates from the model in three ways; two are neutralised here, to compare everything else:
 
     it leaves out the embedding of <im_patch>, to which features are added     the row is zero here
