@@ -105,15 +105,17 @@ class Module:
 
     def op_name(self, i: Instruction) -> str:
         """The op_name of an instruction, or if it has none, of the first that it fuses, starting at the root."""
-        return next((x.op_name for x in (i, *self._fused(i)) if x.op_name), "")
+        return next((x.op_name for x in self.with_fused(i) if x.op_name), "")
 
     def source(self, i: Instruction) -> tuple[str, ...]:
         """The stack frames of an instruction, or if it has none, of the first that it fuses, starting at the root."""
-        return next((self.frames[x.frame] for x in (i, *self._fused(i)) if x.frame is not None), ())
+        return next((self.frames[x.frame] for x in self.with_fused(i) if x.frame is not None), ())
 
-    def _fused(self, i: Instruction) -> Iterator[Instruction]:
-        called = i.called if i.opcode == "fusion" else ()
-        return (x for name in called for x in reversed(self.computations[name]))
+    def with_fused(self, i: Instruction) -> Iterator[Instruction]:
+        """The instruction, and if it is a fusion, what it fuses, starting at the root."""
+        yield i
+        for name in i.called if i.opcode == "fusion" else ():
+            yield from reversed(self.computations[name])
 
     def neighbours(self, i: Instruction) -> Iterator[Instruction]:
         """Direct and indirect users of `i`, nearest first; then its operands, likewise; then the same of its caller."""

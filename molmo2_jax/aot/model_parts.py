@@ -6,7 +6,8 @@
     jit(step)/optimizer/sqrt                                                  optimizer
     jit(step)/optimizer/jvp(model)/dot_general                                other: in no module of the model
 
-An instruction that the compiler added has no op_name of jax. It belongs to the part of what uses its result.
+Some instructions have no such path: those that the compiler added, and those that jax moved out of a loop, whose name is
+"jit(step)/mul". A fusion then has the path of what it fuses, and anything else belongs to the part of its user.
 """
 
 import re
@@ -33,16 +34,17 @@ _COPIES = {"copy", "transpose", "reshape", "bitcast-convert", "slice", "concaten
 
 
 def scope(module: Module, i: Instruction) -> str | None:
-    """The scope of SCOPES an instruction belongs to; None where jax traced it in none of them."""
-    name = module.op_name(i)
-    if _is_traced(name):
-        return _innermost(name)
+    """The scope of SCOPES that an instruction belongs to; None if jax traced it in none of them."""
+    names = (x.op_name for x in module.with_fused(i))
+    path = next((name for name in names if _is_path(name)), None)
+    if path is not None:
+        return _innermost(path)
     return next((found for near in module.neighbours(i) if (found := _innermost(module.op_name(near)))), None)
 
 
-def _is_traced(op_name: str) -> bool:
-    """Whether jax gave the name: the compiler's own are "" or those of an instruction, "convert.6"."""
-    return op_name.startswith("jit(")
+def _is_path(op_name: str) -> bool:
+    """Whether the name tells where it was traced: "jit(step)/optimizer/mul", but not "jit(step)/mul" or "convert.6"."""
+    return op_name.startswith("jit(") and op_name.count("/") > 1
 
 
 def _innermost(op_name: str) -> str | None:
