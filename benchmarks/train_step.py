@@ -40,7 +40,7 @@ from torch.nn.functional import embedding
 from data_pipelines.media.crops import PATCHES
 from data_pipelines.media.pooling import frame_pooling
 from data_pipelines.packing.schema import RowShape, empty_row
-from data_pipelines.sequence import message_tree, visual_tokens
+from data_pipelines.sequence import message_tree, visual_layout
 from data_pipelines.sequence.view_config import ViewConfig
 from data_pipelines.text.tokenizer import SPECIAL_TOKENS
 from experiments import overfit_video_point
@@ -113,16 +113,16 @@ def rows(c: Molmo2Config, view: ViewConfig) -> dict[str, dict[str, np.ndarray]]:
             message_tree.ROOT, *(rng.integers(256, c.llm.vocab, n).tolist() for n in (question, answer)), None, 1.0
         )
 
-    def example(visual: visual_tokens.VisualTokens, turns: list[message_tree.Turn]) -> message_tree.ExampleTokens:
-        never = [tok.special(name) for name in visual_tokens.VISUAL]
+    def example(visual: visual_layout.VisualTokens, turns: list[message_tree.Turn]) -> message_tree.ExampleTokens:
+        never = [tok.special(name) for name in visual_layout.VISUAL]
         return message_tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
 
-    frames = visual_tokens.video_layout([i / 2 for i in range(FRAMES)], None, tok, view).tokens(tok)
+    frames = visual_layout.video_layout([i / 2 for i in range(FRAMES)], None, tok, view).tokens(tok)
     video = example(frames, [turn(*lengths) for lengths in TREE])
     size = len(video.tokens)
     lengths = [size * share // 100 for share in SHARES]
     lengths[-1] += size - sum(lengths)
-    texts = [example(visual_tokens.NoVisual().tokens(tok), [turn(n // 4, n - n // 4 - 1)]) for n in lengths]
+    texts = [example(visual_layout.NoVisual().tokens(tok), [turn(n // 4, n - n // 4 - 1)]) for n in lengths]
     out = {
         "video": _lay_out_row([video], RowShape(size, FRAMES, len(frames.slots))),
         "text": _lay_out_row(texts, RowShape(size, 0, 0)),

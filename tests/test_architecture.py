@@ -20,8 +20,9 @@ PARTS = (
     "data_pipelines.errors",
     "data_pipelines.config",
     "data_pipelines.text",
-    "data_pipelines.media.crops",  # an export takes these two files along: numpy alone
+    "data_pipelines.media.crops",  # an export takes these three files along: numpy alone
     "data_pipelines.media.pooling",
+    "data_pipelines.media.token_counts",
     "data_pipelines.media",
     "data_pipelines.records",
     "data_pipelines.prompts",
@@ -56,6 +57,7 @@ LIBRARIES = {  # what each part imports beyond the standard library and lower pa
     "data_pipelines.text": {"numpy", "tokenizers"},
     "data_pipelines.media.crops": {"numpy"},
     "data_pipelines.media.pooling": {"numpy"},
+    "data_pipelines.media.token_counts": set(),
     "data_pipelines.media": _DATA,
     "data_pipelines.records": {"numpy"},
     "data_pipelines.prompts": {"numpy"},

@@ -15,7 +15,8 @@ from data_pipelines.media import crops as crops_lib
 from data_pipelines.media import image as image_lib
 from data_pipelines.media import video as video_lib
 from data_pipelines.media.location import InMemory, Location
-from data_pipelines.media.pooling import TOKENS_PER_FRAME, frame_pooling, image_pooling, token_grids
+from data_pipelines.media.pooling import frame_pooling, image_pooling
+from data_pipelines.media.token_counts import TOKENS_PER_FRAME, token_grids
 
 Units = tuple[tuple[int, int], ...]  # (crops, visual tokens) of each part that must stay on one device
 

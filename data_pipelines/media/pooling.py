@@ -1,10 +1,7 @@
 """Which patches each visual token pools: windows of 2 x 2 patches of an image, and of 3 x 3 of a video frame.
 
-An image has 14 x 14 tokens for its overview and, for its crops, half of the patches they keep, rounded up, along each
-axis; a frame has 9 x 9 = 81. The crops: crops.py.
-
-This file imports numpy and crops.py only, because both are exported with a model
-(molmo2_jax/weights/hf/export_code.py).
+The crops: crops.py. How many tokens that makes: token_counts.py. All three import nothing else but numpy, because they
+are exported with a model (molmo2_jax/weights/hf/export_code.py).
 
 Sources: arXiv 2601.10611, public reference multicrop_preprocessor.py.
 """
@@ -16,12 +13,6 @@ from data_pipelines.media.crops import MARGIN, PATCHES, PATCHES_PER_SIDE, STEP, 
 IMAGE_POOL = 2  # a visual token of an image pools 2 x 2 patches
 FRAME_POOL = 3  # a visual token of a video frame pools 3 x 3 patches
 POOL = FRAME_POOL**2  # patches that a visual token can pool: 9 of a frame; 4 of an image, then -1
-TOKENS_PER_FRAME = (PATCHES_PER_SIDE // FRAME_POOL) ** 2  # visual tokens of one frame: 81
-
-
-def token_grids(crop_grid: CropGrid) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(rows, columns) of visual tokens of an image's overview and of its crops: (2, 2) -> (14, 14), (23, 23)."""
-    return (_tokens_along(1), _tokens_along(1)), (_tokens_along(crop_grid[0]), _tokens_along(crop_grid[1]))
 
 
 def image_pooling(crop_grid: CropGrid) -> np.ndarray:
@@ -45,11 +36,6 @@ def frame_pooling(n_frames: int) -> np.ndarray:
     one = _pool_windows(np.arange(PATCHES).reshape(PATCHES_PER_SIDE, PATCHES_PER_SIDE), FRAME_POOL)
     starts = PATCHES * np.arange(n_frames, dtype=np.int32)
     return (starts[:, None, None] + one).reshape(-1, POOL)
-
-
-def _tokens_along(crops: int) -> int:
-    """Tokens along one axis of `crops` crops: 1 -> 14, 2 -> 23, 4 -> 42."""
-    return -(-(STEP * crops + 2 * MARGIN) // IMAGE_POOL)
 
 
 def _stitch(crop_grid: CropGrid) -> np.ndarray:

@@ -25,7 +25,7 @@ from data_pipelines.records.annotations import Message
 from data_pipelines.records.problems import RecordError
 from data_pipelines.records.read import Record, Subtitles
 from data_pipelines.records.styles import STYLES
-from data_pipelines.sequence import message_tree, visual_tokens
+from data_pipelines.sequence import message_tree, visual_layout
 from data_pipelines.sequence.token_weights import TokenWeightConfig, flat_weight
 from data_pipelines.sequence.view_config import ViewConfig
 from data_pipelines.text import chat_turns
@@ -45,7 +45,7 @@ class Example:
     dataset: str
     id: str
     where: str
-    visual: visual_tokens.Layout
+    visual: visual_layout.Layout
     media: tuple[Plan, ...]
     turns: tuple[message_tree.Turn, ...]
     dropped: int
@@ -76,7 +76,7 @@ class Example:
             bos=tok.bos_id,
             eos=tok.eos_id,
             length_weight=length_weight,
-            never_targets=[tok.special(token) for token in visual_tokens.VISUAL],
+            never_targets=[tok.special(token) for token in visual_layout.VISUAL],
         )
 
     def pooling(self) -> np.ndarray:
@@ -149,7 +149,7 @@ def describe_prompt(text: str, media: Media, tok: Tokenizer, view: ViewConfig) -
 def first_turns(record: Record, view: ViewConfig, prompts: PromptConfig, rng: np.random.Generator) -> list[TurnText]:
     """Prompt and annotated answer of the first message of every branch. Raises ExampleError."""
     times = _frame_times(record.media, view)
-    context = _VisualContext((), visual_tokens.NoVisual(), times, len(record.media) if times is None else 0)
+    context = _VisualContext((), visual_layout.NoVisual(), times, len(record.media) if times is None else 0)
     messages = message_tree.first_messages(record.messages, rng)
     return [_turn_text(message, message_tree.ROOT, context, prompts, rng) for message in messages]
 
@@ -159,7 +159,7 @@ class _VisualContext:
     """What an example shows of its media: plans for decoding, visual tokens, and times of frames (s)."""
 
     plans: tuple[Plan, ...]
-    visual: visual_tokens.Layout
+    visual: visual_layout.Layout
     times: np.ndarray | None
     n_images: int
 
@@ -168,7 +168,7 @@ def _visual_context(
     media: Media, subtitles: Subtitles, where: str, tok: Tokenizer, view: ViewConfig, max_crops: int
 ) -> _VisualContext:
     if not media:
-        return _VisualContext((), visual_tokens.NoVisual(), None, 0)
+        return _VisualContext((), visual_layout.NoVisual(), None, 0)
     if isinstance(media[0], ImageMedium):
         if len(media) > view.max_images:
             raise RecordError(
@@ -176,7 +176,7 @@ def _visual_context(
             )
         grids = tuple(crops.choose_crop_grid(height, width, max_crops) for width, height in (m.size for m in media))
         plans = tuple(ImagePlan(medium.location, grid) for medium, grid in zip(media, grids, strict=True))
-        return _VisualContext(plans, visual_tokens.images_layout(grids, tok, view.image_groups), None, len(media))
+        return _VisualContext(plans, visual_layout.images_layout(grids, tok, view.image_groups), None, len(media))
     (medium,) = media
     times = _frame_times(media, view)
     if isinstance(medium, FramesMedium):
@@ -184,7 +184,7 @@ def _visual_context(
     else:
         # A rounding error in the sum may leave the clip, and there may be no frame there.
         plan = VideoPlan(medium.location, tuple(min(medium.start + float(time), medium.end) for time in times))
-    return _VisualContext((plan,), visual_tokens.video_layout(times, subtitles, tok, view), times, 0)
+    return _VisualContext((plan,), visual_layout.video_layout(times, subtitles, tok, view), times, 0)
 
 
 def _frame_times(media: Media, view: ViewConfig) -> np.ndarray | None:

@@ -28,7 +28,7 @@ import numpy as np
 
 from data_pipelines.records.annotations import AnyOf
 from data_pipelines.sequence import token_weights
-from data_pipelines.sequence.visual_tokens import VisualTokens
+from data_pipelines.sequence.visual_layout import VisualTokens
 
 
 class _Node(Protocol):

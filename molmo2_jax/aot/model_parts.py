@@ -6,8 +6,8 @@
     jit(step)/optimizer/sqrt                                                  optimizer
     jit(step)/optimizer/jvp(model)/dot_general                                other: in no module of the model
 
-Some instructions have no such path: those that the compiler added, and those that jax moved out of a loop, whose name is
-"jit(step)/mul". A fusion then has the path of what it fuses, and anything else belongs to the part of its user.
+Some instructions have no such path: those that the compiler added, and those that jax moved out of a loop, which are
+"jit(step)/mul". Such a fusion has the path of what it fuses; anything else belongs to the part of its user.
 """
 
 import re

@@ -16,7 +16,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from data_pipelines.media.pooling import POOL, TOKENS_PER_FRAME
+from data_pipelines.media.pooling import POOL
+from data_pipelines.media.token_counts import TOKENS_PER_FRAME
 from data_pipelines.packing import schema
 from molmo2_jax import sharding
 from molmo2_jax.aot.causal_tiles import visited_pairs

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from data_pipelines.sequence import visual_tokens
+from data_pipelines.sequence import visual_layout
 from data_pipelines.text.tokenizer import Tokenizer
 
 CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) != "\n"} | {127: 0x2421}  # Unicode's name
@@ -28,7 +28,7 @@ def vocabulary(ids: Iterable[int], tok: Tokenizer) -> dict[int, str]:
 def token_kinds(row: Mapping[str, np.ndarray], tok: Tokenizer) -> list[str]:
     """The kind of each of the S tokens of a row: "visual", "answer", "control" or "text"."""
     ids, until, weights = row["tokens"], row["visible_until"], row["loss_weights"]
-    visual = {tok.special(name) for name in visual_tokens.VISUAL}
+    visual = {tok.special(name) for name in visual_layout.VISUAL}
     distinct = set(ids.tolist())
     control = {i for i, piece in zip(distinct, tok.pieces(distinct), strict=True) if _is_control(i, piece, tok)}
     kinds = []

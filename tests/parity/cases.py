@@ -16,7 +16,7 @@ from data_pipelines.media import crops
 from data_pipelines.media.crops import PATCHES
 from data_pipelines.media.pooling import frame_pooling, image_pooling
 from data_pipelines.packing.schema import RowShape, empty_row
-from data_pipelines.sequence import message_tree, visual_tokens
+from data_pipelines.sequence import message_tree, visual_layout
 from data_pipelines.sequence.view_config import ViewConfig
 from data_pipelines.text.tokenizer import SPECIAL_TOKENS
 from molmo2_jax.models.config import TINY, ConnectorConfig, LlmConfig, Molmo2Config
@@ -140,7 +140,7 @@ def case(medium: str, answered: bool) -> Case:
             0, tok.encode("and what comes then?"), tok.encode("it has gone") if answered else None, None, 1.0
         ),
     ]
-    never = [tok.special(name) for name in visual_tokens.VISUAL]
+    never = [tok.special(name) for name in visual_layout.VISUAL]
     example = message_tree.lay_out(visual, turns, bos=1, eos=1, length_weight=4.0, never_targets=never)
     row = empty_row(SHAPE)
     for name, part in ({"crops": pixels, "pooling": pooling} | dataclasses.asdict(example)).items():
@@ -152,7 +152,7 @@ def batch(cases: Sequence[Case]) -> dict[str, np.ndarray]:
     return {name: np.stack([case.row[name] for case in cases]) for name in cases[0].row}
 
 
-def _visual_input(medium: str, tok: Tokens) -> tuple[visual_tokens.VisualTokens, np.ndarray, np.ndarray]:
+def _visual_input(medium: str, tok: Tokens) -> tuple[visual_layout.VisualTokens, np.ndarray, np.ndarray]:
     """The tokens between BOS and the first question, int32[g, 9] pooling, uint8[c, 729, 588] crops."""
     rng = np.random.Generator(np.random.PCG64(MEDIA.index(medium)))
 
@@ -161,19 +161,19 @@ def _visual_input(medium: str, tok: Tokens) -> tuple[visual_tokens.VisualTokens,
 
     if medium == "video":
         frames = np.stack([crops.frame_crop(noise(50, 60)) for _ in TIMES])
-        visual = visual_tokens.video_layout(TIMES, None, tok, VIEW).tokens(tok)
+        visual = visual_layout.video_layout(TIMES, None, tok, VIEW).tokens(tok)
         return visual, frame_pooling(len(TIMES)), frames
     if medium == "text":
-        return visual_tokens.NoVisual().tokens(tok), np.empty((0, 9), np.int32), np.empty((0, 729, 588), np.uint8)
+        return visual_layout.NoVisual().tokens(tok), np.empty((0, 9), np.int32), np.empty((0, 729, 588), np.uint8)
     tokens, groups, pooling, images = [], [], [], []
     for number, crop_grid in enumerate(CROP_GRIDS[medium], 1):
         name = tok.encode(f"Image {number}") if medium == "images" else []
-        visual = visual_tokens.images_layout([crop_grid], tok, VIEW.image_groups).tokens(tok)
+        visual = visual_layout.images_layout([crop_grid], tok, VIEW.image_groups).tokens(tok)
         patches = image_pooling(crop_grid)
         tokens += [*name, *visual.tokens]
         groups += [0] * len(name) + [1] * len(visual.tokens)  # all images of an example are one group
         pooling.append(np.where(patches < 0, patches, patches + PATCHES * sum(map(len, images))))
         images.append(crops.image_crops(noise(300, 200 + 100 * number), crop_grid))
     slots = np.flatnonzero(np.array(tokens) == tok.special("<im_patch>"))
-    visual = visual_tokens.VisualTokens(np.array(tokens, np.int32), slots.astype(np.int32), np.array(groups, np.int32))
+    visual = visual_layout.VisualTokens(np.array(tokens, np.int32), slots.astype(np.int32), np.array(groups, np.int32))
     return visual, np.concatenate(pooling), np.concatenate(images)

@@ -17,10 +17,11 @@ from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geom
 from data_pipelines.media import crops
 from data_pipelines.media.location import Location
 from data_pipelines.media.medium import open_image, open_video
-from data_pipelines.media.pooling import token_grids
+from data_pipelines.media.token_counts import token_grids
 from data_pipelines.media.video import decode_frames
-from data_pipelines.sequence import message_tree, visual_tokens
+from data_pipelines.sequence import message_tree, visual_layout
 from data_pipelines.sequence.example import describe_prompt
+from data_pipelines.sequence.view_config import FRAME_TOKENS
 from data_pipelines.text import chat_turns
 from tests.parity.photos import PHOTOS
 
@@ -118,7 +119,7 @@ def test_three_images(processor, tokenizer, ask, photos):
     agree(tokenizer, ask(*paths), process(processor, [user_message(*paths)]), "image", side=2)
 
 
-@pytest.mark.parametrize("frame_tokens", visual_tokens.FRAME_TOKENS)
+@pytest.mark.parametrize("frame_tokens", FRAME_TOKENS)
 def test_a_video_of_eight_frames(processor, tokenizer, view, street_video, monkeypatch, frame_tokens):
     view = dataclasses.replace(view, frame_tokens=frame_tokens)
     media = (open_video(Location.of(street_video), (0.0, 3.4)),)
@@ -181,7 +182,7 @@ def test_several_turns(processor, tokenizer, photos, ask):
     assert theirs["input_ids"].tolist() == [before + list(itertools.chain(*bodies))]
     # Training has an EOS after every answer; the released template has none after an answer that other turns follow.
     (plan,) = ask(path).media
-    visual = visual_tokens.images_layout([plan.crop_grid], tokenizer, "example").tokens(tokenizer)
+    visual = visual_layout.images_layout([plan.crop_grid], tokenizer, "example").tokens(tokenizer)
     eos = tokenizer.eos_id
     trained = message_tree.lay_out(visual, turns, bos=eos, eos=eos, length_weight=4.0, never_targets=[]).tokens.tolist()
     assert trained == [*before, *bodies[0], eos, *bodies[1], eos, *bodies[2]]

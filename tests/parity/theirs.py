@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from transformers import Molmo2Config, Molmo2ForConditionalGeneration, PreTrainedModel
 
 from data_pipelines.media.crops import PATCHES
-from data_pipelines.media.pooling import token_grids
+from data_pipelines.media.token_counts import token_grids
 from molmo2_jax.models.structure import Structure
 from molmo2_jax.weights.hf import tensor_rules
 from tests.molmo2_jax.weights.hf.small_hf import structure

@@ -6,19 +6,22 @@ on has both, and ignores these files unless `trust_remote_code` is set.
 
     config.json  preprocessor_config.json  ...       "auto_map": {"AutoConfig": "configuration_molmo2.Molmo2Config"}
     configuration_molmo2.py  processing_molmo2.py    from remote/
-    crops_molmo2.py      pooling_molmo2.py           data_pipelines/media/crops.py and pooling.py
+    crops_molmo2.py      pooling_molmo2.py           data_pipelines/media/: crops.py, pooling.py,
+    token_counts_molmo2.py                           token_counts.py
 """
 
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from data_pipelines.media import crops, pooling
+from data_pipelines.media import crops, pooling, token_counts
 from molmo2_jax.weights.hf.processor import AUTO_MAP, IMAGES, NESTED, PROCESSOR, VIDEOS, read_json, write_json
 from molmo2_jax.weights.hf.source import CONFIG
 
 _REMOTE = pathlib.Path(__file__).with_name("remote")
+_SIBLING = re.compile(r"^from data_pipelines\.media\.(\w+) import ", re.MULTILINE)
 _CLASSES = {  # file -> {class that transformers looks for: class in remote/}
     CONFIG: {"AutoConfig": "configuration_molmo2.Molmo2Config"},
     IMAGES: {"AutoImageProcessor": "processing_molmo2.Molmo2ImageProcessor"},
@@ -37,10 +40,10 @@ def write_code(folder: pathlib.Path) -> None:
     added = {AUTO_MAP: _CLASSES[CONFIG]}
     if (folder / PROCESSOR).is_file():
         shutil.copy(_REMOTE / "processing_molmo2.py", folder)
-        for module in (crops, pooling):
+        for module in (crops, pooling, token_counts):
             text = pathlib.Path(module.__file__).read_text(encoding="utf-8")
-            name = module.__name__.rpartition(".")[2]
-            (folder / f"{name}_molmo2.py").write_text(text.replace(f"from {crops.__name__} ", "from .crops_molmo2 "))
+            text = _SIBLING.sub(r"from .\1_molmo2 import ", text)
+            (folder / f"{module.__name__.rpartition('.')[2]}_molmo2.py").write_text(text, encoding="utf-8")
         whole = _add_keys(folder / PROCESSOR, {AUTO_MAP: _CLASSES[PROCESSOR]})
         for name, section in NESTED.items():
             if section in whole:  # also as a file of its own, where vLLM looks for the video loader's settings

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from data_pipelines.media.crops import image_crops
-from data_pipelines.media.pooling import frame_pooling, image_pooling, token_grids
+from data_pipelines.media.pooling import frame_pooling, image_pooling
+from data_pipelines.media.token_counts import token_grids
 
 PADDING = [-1] * 5  # a token of an image pools 4 patches of at most 9
 

@@ -11,7 +11,7 @@ from data_pipelines.packing.fit import OVERFLOW, fit_to_row
 from data_pipelines.packing.schema import RowShape
 from data_pipelines.records.problems import RecordError
 from data_pipelines.sequence.example import Example
-from data_pipelines.sequence.visual_tokens import NoVisual
+from data_pipelines.sequence.visual_layout import NoVisual
 from tests.data_pipelines.sequence.trees import trees
 
 COUNT = {"style": "user_qa", "user": "How many cars?", "answer": "Two cars."}

@@ -12,7 +12,7 @@ from data_pipelines.media.pooling import image_pooling
 from data_pipelines.packing.fit import fit_to_row
 from data_pipelines.packing.schema import RowShape
 from data_pipelines.records.problems import RecordError
-from data_pipelines.sequence import visual_tokens
+from data_pipelines.sequence import visual_layout
 from data_pipelines.sequence.example import describe_prompt, first_turns
 
 CAR = {
@@ -28,7 +28,7 @@ def decoded_crops(example):
 
 
 def video_tokens(times, tok, view):
-    return visual_tokens.video_layout(times, None, tok, view).tokens(tok)
+    return visual_layout.video_layout(times, None, tok, view).tokens(tok)
 
 
 def test_a_clip_is_described_by_its_frames_and_branches(draw, folder, tokenizer, data_config):
@@ -98,7 +98,7 @@ def test_several_images_have_names_and_count_their_crops_on(draw, photo, tokeniz
     config = data_config(image_groups="frame")
     got = draw(COUNT, images=["photo.png", "portrait.png"], config=config)
     crop_grids = [(2, 4), (2, 1)]
-    visual = visual_tokens.images_layout(crop_grids, tokenizer, "frame").tokens(tokenizer)
+    visual = visual_layout.images_layout(crop_grids, tokenizer, "frame").tokens(tokenizer)
     laid = got.lay_out(tokenizer, 4.0)
     assert laid.tokens[1 : 1 + len(visual.tokens)].tolist() == visual.tokens.tolist()
     assert tokenizer.decode(laid.tokens[1:3]).startswith("Image")

@@ -12,7 +12,7 @@ from data_pipelines.packing.schema import RowShape, empty_row
 from data_pipelines.packing.vision_shards import place
 from data_pipelines.records.annotations import POINT_MARK, AnyOf, InlinePoints, Points, Tracks
 from data_pipelines.records.read import read_record
-from data_pipelines.sequence import visual_tokens
+from data_pipelines.sequence import visual_layout
 from data_pipelines.text.points import parse_points
 from molmo2_jax.viewer.row_reader import read_row, replies
 
@@ -87,7 +87,7 @@ def test_a_tree_of_annotations_is_read_back_from_its_row(
 
     # EOS is the only special token among the targets with weight. It ends every answer.
     supervised = row["loss_weights"] > 0
-    special = {tokenizer.special(name) for name in (*visual_tokens.VISUAL, "<|im_start|>", "<|endoftext|>")}
+    special = {tokenizer.special(name) for name in (*visual_layout.VISUAL, "<|im_start|>", "<|endoftext|>")}
     assert not special & set(row["targets"][supervised].tolist())
     ends = np.flatnonzero(supervised & ~np.append(supervised[1:], False))
     assert (row["targets"][ends] == tokenizer.eos_id).all()

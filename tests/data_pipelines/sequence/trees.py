@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from data_pipelines.sequence import message_tree
 from data_pipelines.sequence.message_tree import ROOT
-from data_pipelines.sequence.visual_tokens import VisualTokens
+from data_pipelines.sequence.visual_layout import VisualTokens
 
 BOS = EOS = 1
 V = 99  # a visual token

@@ -143,7 +143,7 @@ def test_an_interrupted_sweep_continues(tmp_path):
     assert [t["mesh"] for t in tried] == ["a", "b", "c", "b", "b", "b"]
     for other, topology_name in ((config(), "v5p:2x2x2"), (config(crops=64), "v5p:2x2x1")):
         with pytest.raises(
-            ConfigError, match=r"sweep\.json belongs to a sweep of another config or topology: choose another"
+            ConfigError, match=r"sweep\.json belongs to a sweep of another config or topology; choose another"
         ):
             sweep.TrialLog(tmp_path / "sweep.json", to_json(other), topology_name)
 

@@ -253,7 +253,7 @@ def test_processes_without_an_error_end_together(tmp_path):
     finally:
         group.kill()
     received = "".join(f"[{{'here': 'a{turn}'}}, {{'here': 'b{turn}'}}]\n" for turn in range(3))
-    assert received + "turn 3 of molmo2/sent/letters/: the exchange is closed\n" in group.log(0)
+    assert received + "round 3 of molmo2/sent/letters/: the exchange is closed\n" in group.log(0)
     assert received in group.log(1)
 
 

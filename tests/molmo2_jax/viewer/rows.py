@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from data_pipelines.media import crops
-from data_pipelines.media.pooling import frame_pooling, image_pooling, token_grids
+from data_pipelines.media.pooling import frame_pooling, image_pooling
+from data_pipelines.media.token_counts import token_grids
 from data_pipelines.packing.schema import RowShape, empty_row
 
 

@@ -6,8 +6,8 @@
                                           image_grids           int64[images, 4]       tokens: overview, then crops
                                           image_num_crops       int64[images]
 
-Crops and pooling are those of training: crops_molmo2.py and pooling_molmo2.py are its code. A call takes one prompt, as
-vLLM sends it.
+Crops and pooling are those of training: crops_molmo2.py, pooling_molmo2.py and
+token_counts_molmo2.py are its code. A call takes one prompt, as vLLM sends it.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ from transformers.processing_utils import ImagesKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .crops_molmo2 import PATCHES_PER_SIDE, choose_crop_grid, frame_crop, image_crops
-from .pooling_molmo2 import FRAME_POOL, IMAGE_POOL, TOKENS_PER_FRAME, frame_pooling, image_pooling, token_grids
+from .pooling_molmo2 import FRAME_POOL, IMAGE_POOL, frame_pooling, image_pooling
+from .token_counts_molmo2 import TOKENS_PER_FRAME, token_grids
 
 IMAGE, VIDEO = "<|image|>", "<|video|>"
 

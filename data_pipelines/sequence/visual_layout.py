@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from data_pipelines.media import crops
-from data_pipelines.media.pooling import TOKENS_PER_FRAME, token_grids
+from data_pipelines.media.token_counts import TOKENS_PER_FRAME, token_grids
 from data_pipelines.records.read import Subtitles
 from data_pipelines.sequence.view_config import FRAME_TOKENS, TIMESTAMPS, ViewConfig
 from data_pipelines.text.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data_pipelines.config import ConfigError, read_config, restrictions
 from data_pipelines.media import crops, frame_sampling
 from data_pipelines.media.pooling import image_pooling
-from data_pipelines.sequence import visual_tokens
+from data_pipelines.sequence import visual_layout
 from data_pipelines.sequence.view_config import IMAGE_GROUPS, ViewConfig
 
 VIEW = ViewConfig(
@@ -27,7 +27,7 @@ VIEW = ViewConfig(
 
 
 def video_layout(times, tok, lines=None, **changes):
-    return visual_tokens.video_layout(times, lines, tok, dataclasses.replace(VIEW, **changes))
+    return visual_layout.video_layout(times, lines, tok, dataclasses.replace(VIEW, **changes))
 
 
 def video_tokens(times, tok, frame_tokens="im", image_groups="example", **changes):
@@ -35,7 +35,7 @@ def video_tokens(times, tok, frame_tokens="im", image_groups="example", **change
 
 
 def images_tokens(crop_grids, tok, image_groups="example"):
-    return visual_tokens.images_layout(crop_grids, tok, image_groups).tokens(tok)
+    return visual_layout.images_layout(crop_grids, tok, image_groups).tokens(tok)
 
 
 def image_tokens(crop_grid, tok):
@@ -108,7 +108,7 @@ def test_an_image_is_as_long_as_in_the_public_reference(tokenizer, rows, columns
     crop_grid = (rows, columns)
     got = image_tokens(crop_grid, tokenizer)
     assert (len(got.tokens), len(got.slots)) == (tokens, patches)
-    assert visual_tokens.image_length(crop_grid) == tokens
+    assert visual_layout.image_length(crop_grid) == tokens
     assert len(image_pooling(crop_grid)) == patches
 
 
@@ -148,8 +148,8 @@ def test_one_image_has_no_number(tokenizer, image_groups):
 
 
 def test_text_alone_has_no_visual_tokens():
-    got = visual_tokens.NoVisual().tokens(None)
-    assert visual_tokens.NoVisual().n_tokens == 0
+    got = visual_layout.NoVisual().tokens(None)
+    assert visual_layout.NoVisual().n_tokens == 0
     assert len(got.tokens) == len(got.slots) == len(got.image_group) == 0
 
 
@@ -195,9 +195,9 @@ def test_every_crop_grid_has_its_length(tokenizer, most):
     for rows, columns in crop_grids:
         height, width = (-(-(19 * n + 8) // 2) for n in (rows, columns))
         got = image_tokens((rows, columns), tokenizer)
-        assert len(got.tokens) == visual_tokens.image_length((rows, columns)) == 198 + height * (width + 1) + 2
+        assert len(got.tokens) == visual_layout.image_length((rows, columns)) == 198 + height * (width + 1) + 2
         assert len(got.slots) == 196 + height * width == len(image_pooling((rows, columns)))
-    assert max(map(visual_tokens.image_length, crop_grids)) == {8: 1400, 24: 3680}[most]
+    assert max(map(visual_layout.image_length, crop_grids)) == {8: 1400, 24: 3680}[most]
 
 
 SIZES = [  # width, height, then (tokens, crops with the overview) of at most 8 crops and of at most 24
@@ -222,7 +222,7 @@ def test_an_image_of_any_size(width, height, at_8, at_24):
         rows, columns = crops.choose_crop_grid(height, width, most)
         assert rows * columns <= most
         if expected is not None:
-            assert (visual_tokens.image_length((rows, columns)), 1 + rows * columns) == expected
+            assert (visual_layout.image_length((rows, columns)), 1 + rows * columns) == expected
 
 
 @pytest.mark.parametrize(
