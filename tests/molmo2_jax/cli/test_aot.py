@@ -95,7 +95,10 @@ def test_the_exit_status_says_whether_it_fits(molmo2, reported, fits, expected):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--topology=v5e"], "--topology=v5e: expected GENERATION:SIZE, such as v5p:4x4x4; generations: ['v4', 'v5e'"),
+        (
+            ["--topology=v5e"],
+            "--topology=v5e: expected GENERATION:SIZE, such as v5p:4x4x4, with a generation of ['v4', 'v5e'",
+        ),
         (["--topology=v3:2x2"], "--topology=v3:2x2: expected GENERATION:SIZE"),
         (["--topology=v5e:3x5x7"], "--topology=v5e:3x5x7: "),
         (
