@@ -23,14 +23,11 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tqdm import tqdm
 
-from data_pipelines.loading.config import DataConfig, LoaderConfig
+from data_pipelines.config import read_config
+from data_pipelines.loading.config import DataConfig
 from data_pipelines.loading.data import Data
-from data_pipelines.loading.mixture import DatasetConfig, MixtureConfig, MixtureGroup
 from data_pipelines.media.archive import record_shard
-from data_pipelines.packing.schema import RowShape
-from data_pipelines.prompts import PromptConfig
-from data_pipelines.sequence.token_weights import TokenWeightConfig
-from data_pipelines.sequence.view_config import ViewConfig
+from experiments import _base
 
 VOCAB = 151_936  # of Qwen
 MEDIA = 100  # of each kind
@@ -87,28 +84,19 @@ def soak(folder: pathlib.Path, rows: int, workers: int) -> dict:
 
 def config(folder: pathlib.Path, workers: int) -> DataConfig:
     """Short rows of three datasets."""
-    datasets = {k: DatasetConfig(str(folder / k), 1.0, 1.0, None, 0.0) for k in ("image", "video", "text")}
-    return DataConfig(
+    datasets = {
+        kind: {"source": str(folder / kind), "size": 1.0, "rate": 1.0, "weight": None, "high_res": 0.0}
+        for kind in ("image", "video", "text")
+    }
+    data = _base.data(
         tokenizer="qwen-tokenizer",
-        mixture=MixtureConfig({"all": MixtureGroup(1.0, datasets)}, missing="stop"),
-        prompts=PromptConfig(templates=True, style_prefix="demo_or_style", points_format="html-v2"),
-        view=ViewConfig(
-            frame_sampling="uniform_last_frame",
-            max_frames=4,
-            fps=2.0,
-            timestamps="per-frame-compact",
-            subtitles="ignore",
-            max_subtitle_tokens=None,
-            max_crops=2,
-            high_res_crops=2,
-            max_images=5,
-            frame_tokens="im",
-            image_groups="example",
-        ),
-        token_weights=TokenWeightConfig(mode="length", length_weight=4.0),
-        row=RowShape(seq_len=1_536, crops=8, pooled=1_200),
-        loader=LoaderConfig(overflow="split", max_failure_rate=0.1, pool=64, workers=workers, prefetch=2),
+        groups={"all": {"rate": 1.0, "datasets": datasets}},
+        prompts={"templates": True, "style_prefix": "demo_or_style"},
+        view={"max_frames": 4, "subtitles": "ignore", "max_crops": 2, "high_res_crops": 2},
+        row={"seq_len": 1_536, "crops": 8, "pooled": 1_200},
+        loader={"pool": 64, "max_failure_rate": 0.1, "workers": workers},
     )
+    return read_config(DataConfig, data.to_dict(), "data")
 
 
 def write_dataset(folder: pathlib.Path, kind: str) -> set[str]:

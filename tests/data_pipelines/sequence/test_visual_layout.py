@@ -10,20 +10,7 @@ from data_pipelines.media import crops, frame_sampling
 from data_pipelines.media.pooling import image_pooling
 from data_pipelines.sequence import visual_layout
 from data_pipelines.sequence.view_config import IMAGE_GROUPS, ViewConfig
-
-VIEW = ViewConfig(
-    frame_sampling="uniform_last_frame",
-    max_frames=128,
-    fps=2.0,
-    timestamps="per-frame-compact",
-    subtitles="frame_1",
-    max_subtitle_tokens=None,
-    max_crops=8,
-    high_res_crops=24,
-    max_images=5,
-    frame_tokens="im",
-    image_groups="example",
-)
+from tests.data_pipelines.sequence.views import VIEW
 
 
 def video_layout(times, tok, lines=None, **changes):
