@@ -90,25 +90,6 @@ def check_config(config: Any, path: str) -> None:
         raise ConfigError("; ".join(problems))
 
 
-def restrictions(kind: type, path: str) -> dict[str, OneOf | Range]:
-    """What each key of a config class may be: {"config.data.loader.workers": Range(0), ...}.
-
-    `*` stands for any name of a dict and any index of a tuple: "config.groups.*.rate".
-    """
-    return dict(_restrictions(kind, path))
-
-
-def _restrictions(hint: Any, path: str) -> Iterator[tuple[str, OneOf | Range]]:
-    kind, rules, _ = _parse_hint(hint)
-    for rule in rules:
-        yield path, rule
-    if dataclasses.is_dataclass(kind):
-        for key, field_hint in _field_hints(kind):
-            yield from _restrictions(field_hint, f"{path}.{key}")
-    elif (item := _item_hint(kind)) is not None:
-        yield from _restrictions(item, f"{path}.*")
-
-
 def _build(hint: Any, x: Any, path: str) -> Any:
     """`x` as what `hint` says: a dataclass, dict[str, K], tuple[K, ...] or a plain type; None where hinted."""
     kind, _, optional = _parse_hint(hint)

@@ -1,4 +1,4 @@
-"""What every experiment shares. A config is a program: read it top to bottom; every key is spelled out."""
+"""What every experiment shares. A config is a program, read top to bottom: every key is spelled out in it or here."""
 
 import dataclasses
 import pathlib

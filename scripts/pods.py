@@ -47,9 +47,8 @@ def mesh(fsdp: int, context: int = 1, tensor: int = 1, **others) -> dict[str, ob
 
 
 MODELS = ("4b", "8b", "o7b")
-CAUSAL = {
-    "model__token_order": "zigzag"
-}  # balances causal rows that are sharded over context; the recipe's rows have bidirectional videos
+# Balances causal rows that are sharded over context; the recipe's rows have bidirectional videos.
+CAUSAL = {"model__token_order": "zigzag"}
 SMALLEST = {"model__remat": "full", "model__vit_remat": "full", "model__context": "ulysses", "model__loss_chunk": 512}
 MESHES = {
     ("16k", "v5p:4x4x4"): {},

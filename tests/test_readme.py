@@ -8,6 +8,13 @@ import jax
 import pytest
 
 import molmo2_jax as m2
+from data_pipelines.config import read_config
+from experiments import _base
+from molmo2_jax import sharding
+from molmo2_jax.models import config as models
+from molmo2_jax.models.structure import structure
+from molmo2_jax.weights import init_from
+from molmo2_jax.weights.init_from import RANDOM, InitConfig, assign_sources
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -29,6 +36,17 @@ def test_the_snippet_runs(demo, capsys):
     assert isinstance(names["answer"], m2.Answer) and names["answer"].text in capsys.readouterr().out
     assert (demo / "runs" / "mask" / "checkpoints" / "2").is_dir()
     assert "validate_message_mask" in (demo / "runs" / "mask" / "row.html").read_text(encoding="utf-8")
+
+
+def test_the_sources_of_weights_are_those_that_a_config_may_name():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    call = re.search(r"c\.init_from = _base\.init_from\((.*?)\n    \)", text, re.DOTALL)[1]
+    sources = dict(re.findall(r'(\w+)="([^"]*)"', call))
+    assert set(sources) == {"llm", "vit", "connector"}
+    with jax.set_mesh(sharding.single_device_mesh()):
+        s = structure(models.TINY)
+    assign_sources(s, read_config(dict[str, InitConfig], _base.init_from(**sources).to_dict(), "init_from"))
+    assert f"A source is `{RANDOM}`;" in text and f"`{RANDOM}` draws" in init_from.__doc__
 
 
 def test_every_file_and_command_that_the_readme_names_exists():

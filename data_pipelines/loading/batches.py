@@ -175,8 +175,7 @@ class RowBatches(grain.DatasetIterator):
             rows = [(self._streams[index].row, placed) for index, placed in batch.placed]
             for number, failure in agree(self._exchange, rows, failed).items():
                 index, placed = batch.placed[number]
-                slots = placed.crop_slots[placed.crop_slots >= 0]
-                batch.arrays["crops"][index, slots] = 0  # as on the host where decoding failed
+                batch.arrays["crops"][index, placed.crop_slots] = 0  # as on the host where decoding failed
                 failed[number] = failure
         return failed
 

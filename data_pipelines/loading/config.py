@@ -16,9 +16,8 @@ from data_pipelines.sequence.view_config import ViewConfig
 class LoaderConfig:
     """How examples become batches."""
 
-    overflow: Annotated[
-        str, OneOf(OVERFLOW)
-    ]  # branches that do not fit a row: "split" them into another, or "drop" them
+    # Branches that do not fit a row: "split" them into another, or "drop" them.
+    overflow: Annotated[str, OneOf(OVERFLOW)]
     max_failure_rate: Annotated[float, between(0, 1)]  # the run stops if a larger share of examples is unusable
     pool: Annotated[int, at_least(1)]  # examples that a stream describes and packs at a time
     workers: Annotated[int, at_least(0)]  # decoding processes per host; 0 decodes in the loader's thread

@@ -2,7 +2,7 @@
 
     buffer = CropBuffer((2, 3, 729, 588))                      2 rows of 3 black crops
     ticket = pool.submit(buffer, [Job(range(0, 2), (video,)),  an example of 2 frames, in slots 0 and 1 of row 0
-                                  Job((3, -1, 5), (image,))])  an image in row 1, whose second crop is on another host
+                                  Job((3, 5), (image,))])    an image of 2 crops, in slots 0 and 2 of row 1
     ticket.result()                                            [None, Failure("a.jpg: cut off ...", "cut_off")]
     buffer.array                                               uint8[2, 3, 729, 588]; row 1 is black
 
@@ -52,9 +52,7 @@ class Plan(Protocol):
 
 
 class Job(NamedTuple):
-    """The media of one example. `slots[k]` is the slot of its k-th crop: an index into all crops of the buffer,
-    or -1 for a crop that this host does not need.
-    """
+    """The media of one example. `slots[k]` is the slot of its k-th crop: an index into all crops of the buffer."""
 
     slots: Sequence[int]
     plans: Sequence[Plan]
@@ -132,7 +130,7 @@ class DecodePool:
     def submit(self, buffer: CropBuffer, jobs: Sequence[Job]) -> Ticket:
         """Queue jobs for black crops of `buffer`. Raises ValueError for a slot that the buffer does not have."""
         for job in jobs:
-            if not all(-1 <= slot < buffer.n_crops for slot in job.slots):
+            if not all(0 <= slot < buffer.n_crops for slot in job.slots):
                 raise ValueError(f"slots {list(job.slots)} are not all in a buffer of {buffer.n_crops} crops")
         tasks = [_Task(buffer, job, pickle.dumps(job), Future()) for job in jobs]
         with self._lock:
@@ -285,8 +283,7 @@ def _decode(fd: int, job: Job) -> Failure | None:
         for crop in itertools.chain.from_iterable(plan.crops() for plan in job.plans):
             if done == len(job.slots):
                 raise MediaError(f"{_media_names(job)}: more crops decoded than the {done} planned")
-            if job.slots[done] >= 0:
-                _write(fd, job.slots[done], crop)
+            _write(fd, job.slots[done], crop)
             done += 1
         if done < len(job.slots):
             raise MediaError(f"{_media_names(job)}: {done} crops decoded, {len(job.slots)} planned")
@@ -298,8 +295,7 @@ def _decode(fd: int, job: Job) -> Failure | None:
 
 def _write_black(fd: int, slots: Sequence[int]) -> None:
     for slot in slots:
-        if slot >= 0:
-            _write(fd, slot, _BLACK)
+        _write(fd, slot, _BLACK)
 
 
 def _write(fd: int, slot: int, crop: np.ndarray | bytes) -> None:

@@ -1,8 +1,8 @@
 """Running counts by dataset: what a run has trained on since step 0. They show a drift from the configured mixture.
 
-dataset          configured   drawn   examples  tokens  loss_tokens  dropped  failed
-street/overfit       60.0 %  59.8 %      1,196   3.1 M        210 k        0  4: 3 cut_off, 1 no_file
-street/texts         40.0 %  40.2 %        804   0.2 M         90 k        2  0
+dataset         configured   drawn  examples     tokens  loss_tokens  dropped  failed
+street/overfit      60.00%  59.80%     1,192  3,104,260      210,410        0  4: 3 cut_off, 1 no_file
+street/texts        40.00%  40.20%       804    204,881       90,117        2  0
 """
 
 import collections
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 @dataclasses.dataclass
 class DatasetCounts:
     """Counts of one dataset: `examples` in rows, their `tokens`, those of them with weight in the loss (`loss_tokens`),
-    messages and subtitle lines `dropped` because they did not fit, and `failures`
-    by reason, of examples that were skipped.
+    messages and subtitle lines `dropped` because they did not fit, and `failures` by reason, of examples that were
+    skipped.
     """
 
     examples: int = 0

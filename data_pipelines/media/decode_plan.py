@@ -21,9 +21,25 @@ from data_pipelines.media.token_counts import TOKENS_PER_FRAME, token_grids
 Units = tuple[tuple[int, int], ...]  # (crops, visual tokens) of each part that must stay on one device
 
 
+class _Frames:
+    """One crop and 81 visual tokens for each of `n_crops` frames."""
+
+    @property
+    def n_pooled(self) -> int:
+        return TOKENS_PER_FRAME * self.n_crops
+
+    @property
+    def units(self) -> Units:
+        return ((1, TOKENS_PER_FRAME),) * self.n_crops
+
+    def pooling(self) -> np.ndarray:
+        """int32[n_pooled, 9]: patch ids, relative to this medium's first crop."""
+        return frame_pooling(self.n_crops)
+
+
 @dataclasses.dataclass(frozen=True)
-class VideoPlan:
-    """Frames to decode from a video: one crop and 81 visual tokens each. `times`: seconds of the video, ascending."""
+class VideoPlan(_Frames):
+    """Frames to decode from a video. `times`: seconds of the video, ascending."""
 
     location: Location | InMemory
     times: tuple[float, ...]
@@ -32,18 +48,6 @@ class VideoPlan:
     def n_crops(self) -> int:
         return len(self.times)
 
-    @property
-    def n_pooled(self) -> int:
-        return TOKENS_PER_FRAME * len(self.times)
-
-    @property
-    def units(self) -> Units:
-        return ((1, TOKENS_PER_FRAME),) * len(self.times)
-
-    def pooling(self) -> np.ndarray:
-        """int32[n_pooled, 9]: patch ids, relative to this medium's first crop."""
-        return frame_pooling(len(self.times))
-
     def crops(self) -> Iterator[np.ndarray]:
         """n_crops crops, uint8[729, 588] each. Raises MediaError if the video cannot be decoded."""
         for frame in video_lib.decode_frames(self.location.source(), self.times):
@@ -51,8 +55,8 @@ class VideoPlan:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FramesPlan:
-    """Decoded frames, uint8[T, H, W, 3]: one crop and 81 visual tokens each."""
+class FramesPlan(_Frames):
+    """Decoded frames, uint8[T, H, W, 3]."""
 
     location: InMemory
     frames: np.ndarray
@@ -60,18 +64,6 @@ class FramesPlan:
     @property
     def n_crops(self) -> int:
         return len(self.frames)
-
-    @property
-    def n_pooled(self) -> int:
-        return TOKENS_PER_FRAME * len(self.frames)
-
-    @property
-    def units(self) -> Units:
-        return ((1, TOKENS_PER_FRAME),) * len(self.frames)
-
-    def pooling(self) -> np.ndarray:
-        """int32[n_pooled, 9]: patch ids, relative to this medium's first crop."""
-        return frame_pooling(len(self.frames))
 
     def crops(self) -> Iterator[np.ndarray]:
         """n_crops crops, uint8[729, 588] each."""

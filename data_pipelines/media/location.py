@@ -1,7 +1,7 @@
 """Where a medium is: a file below a folder or URL, an archive entry, a file anywhere, or bytes in memory.
 
     Location("gs://bucket/clips", "street/a.mp4")                      a file below a folder, local or remote
-    Location("prepared/video", "media-00000-of-00002.array_record#17") entry 17 of an archive
+    Location("prepared/video", "media-00000.array_record#17") entry 17 of an archive
     Location.of("/home/ann/a.mp4")                                     a file that the user named, anywhere
     InMemory("upload.mp4", b"...")                                     bytes
 

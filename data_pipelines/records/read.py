@@ -12,7 +12,7 @@ A line of a JSON-lines file, wrapped for reading:
 `video`, `image` or `images` name media below the records' folder; a record with none of them is text only. A medium is
 its name, or an object that also states its size and duration, so that the file need not be opened for them:
 
-    {"at": "media-00000-of-00002.array_record#17", "width": 640, "height": 272, "duration": 10.0}
+    {"at": "media-00000.array_record#17", "width": 640, "height": 272, "duration": 10.0}
 
 `clip` and times are seconds of the video as a player shows them; the example's own time starts at 0 where the clip
 starts. With "times": "clip", the times of messages and subtitles count from the clip's start instead (the default is

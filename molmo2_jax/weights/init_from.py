@@ -6,7 +6,7 @@
         "connector": {"pattern": r"connector/.*|llm/embed/new", "source": "random"},
     }
 
-`fresh` draws from the run's seed. `hf:` names a folder, a URL or a hub name (weights/hf/fetch.py) of a Molmo2 or of a
+`random` draws from the run's seed. `hf:` names a folder, a URL or a hub name (weights/hf/fetch.py) of a Molmo2 or of a
 model that Molmo2 starts from. `orbax:` names a workdir of `molmo2 train`, one of its steps, or a converted checkpoint.
 """
 

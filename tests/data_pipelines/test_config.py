@@ -18,9 +18,9 @@ from data_pipelines.config import (
     check_config,
     more_than,
     read_config,
-    restrictions,
 )
 from data_pipelines.loading.config import DataConfig
+from tests.data_pipelines.restrictions import restrictions
 
 KINDS = {"adam": 1, "sgd": 2}  # choices may be the keys of a mapping
 

@@ -26,7 +26,7 @@ from data_pipelines.media.location import Location
 from data_pipelines.media.medium import open_image, open_video
 from data_pipelines.records.read import read_record
 
-VERSION = "1.0.0"  # of what the builders make of published rows
+VERSION = "2.0.0"  # of what the builders make of published rows
 MEDIA_SHARD_BYTES = 1 << 30
 RECORDS_PER_SHARD = 100_000
 # Seconds that a clip may end after its file: tables give the original duration, files were resampled to 2 frames/s.

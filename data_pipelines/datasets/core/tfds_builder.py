@@ -1,6 +1,6 @@
 """Datasets in TFDS: versions, splits, checksums and shards of the drafts that an entry makes of published rows.
 
-    data_dir/pixmo_points_train/1.0.0/pixmo_points_train-train.array_record-00000-of-00001
+    data_dir/pixmo_points_train/2.0.0/pixmo_points_train-train.array_record-00000-of-00001
                                       {"record": b'{"id": ..., "image": "9f.jpg", ...}'} per example
 
 TFDS stores the drafts only. Their media stay where they were downloaded, until folder.py copies each of them once into

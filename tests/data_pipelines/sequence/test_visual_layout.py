@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_pipelines.config import ConfigError, read_config, restrictions
+from data_pipelines.config import ConfigError, read_config
 from data_pipelines.media import crops, frame_sampling
 from data_pipelines.media.pooling import image_pooling
 from data_pipelines.sequence import visual_layout
 from data_pipelines.sequence.view_config import IMAGE_GROUPS, ViewConfig
+from tests.data_pipelines.restrictions import restrictions
 from tests.data_pipelines.sequence.views import VIEW
 
 

@@ -1,6 +1,7 @@
 """Models loaded from a run, a converted checkpoint and a Hugging Face directory: the same weights and settings."""
 
 import dataclasses
+import json
 import shutil
 
 import fsspec
@@ -131,3 +132,12 @@ def test_a_damaged_checkpoint_is_named(sources, tmp_path):
     (tmp_path / "orbax" / "architecture" / "metadata").unlink()
     with pytest.raises(CheckpointError, match=f"{tmp_path}/orbax: no architecture/metadata"):
         load_model(tmp_path / "orbax", jax.devices()[:1])
+
+
+def test_a_config_of_an_earlier_version_is_named(sources, tmp_path):
+    shutil.copytree(checkpoint_files.newest_step(sources / "run"), tmp_path / "5")
+    path = tmp_path / "5" / "config" / "metadata"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps(saved | {"data": {"tokenizer": "qwen-tokenizer", "prompts": "recipe"}}))
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/5: its config has no key data.view; an earlier version"):
+        load_model(tmp_path / "5", jax.devices()[:1])

@@ -8,7 +8,7 @@ import re
 import jax
 import pytest
 
-from data_pipelines.config import ConfigError, OneOf, Range, restrictions
+from data_pipelines.config import ConfigError, OneOf, Range
 from data_pipelines.packing.schema import FIELDS
 from molmo2_jax import sharding
 from molmo2_jax.models.config import TINY
@@ -17,6 +17,7 @@ from molmo2_jax.train import setup
 from molmo2_jax.train.config import TrainConfig, read
 from molmo2_jax.train.parameter_groups import FROZEN
 from molmo2_jax.train.setup import check_fits, mesh_test, open_data, set_up
+from tests.data_pipelines.restrictions import restrictions
 from tests.molmo2_jax.models.small import KINDS, rows
 from tests.molmo2_jax.train.small_run import config, dataset
 

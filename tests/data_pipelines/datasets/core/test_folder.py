@@ -192,7 +192,7 @@ def test_what_tfds_built_before_is_not_used(tmp_path, capsys):
     flags = ("--rows", SAMPLES / "molmo2_cap.jsonl", "--tfds", tmp_path / "tfds")
     assert command(CAPTIONS.name, tmp_path / "one", *flags) == 0
     assert command(CAPTIONS.name, tmp_path / "two", *flags) == 1
-    assert "tfds/vixmo3_top_level_captions_min_3/1.0.0 already exists" in capsys.readouterr().err
+    assert "tfds/vixmo3_top_level_captions_min_3/2.0.0 already exists" in capsys.readouterr().err
 
 
 def test_the_evaluation_set_is_held_out_or_none_is_named(tmp_path, capsys):
