@@ -44,10 +44,10 @@ from data_pipelines.packing.schema import empty_row
 from data_pipelines.sequence.example import Example
 from data_pipelines.text.tokenizer import Tokenizer
 from experiments import _base
+from molmo2_jax.models import config as models
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CLIP = ROOT / "experiments" / "street" / "bikes.mp4"
-VOCAB = 151_936  # of Qwen
 ROWS = {"images": 12, "video": 6, "text": 60}  # rows of each kind that are measured
 SECONDS = 10.0  # of video in an example
 
@@ -311,7 +311,7 @@ def main() -> None:
         )
         for kind, n_rows in ROWS.items():
             config = prepare(kind, folder, arguments.video, photos)
-            data = Data(config, vocab_size=VOCAB, vision_shards=1)
+            data = Data(config, vocab_size=models.TINY.llm.vocab, vision_shards=1)
             measured = measure(data, config, n_rows)
             largest = report(kind, measured, loader_rate(data, n_rows))
             share = measured.seconds[largest] / sum(measured.seconds.values())

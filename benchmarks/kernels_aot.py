@@ -30,12 +30,8 @@ from absl import app, flags
 if TYPE_CHECKING:  # at run time jax is imported after `start`
     import jax
 
-CHIPS = {  # topology, cores per kernel, GHz
-    "v4": ("v4:2x2x1", 2, 1.05),
-    "v5e": ("v5e:2x2", 1, 1.50),
-    "v5p": ("v5p:2x2x1", 2, 1.75),
-    "v6e": ("v6e:2x2", 1, 1.75),
-}
+# Topology, and cores that share a kernel.
+CHIPS = {"v4": ("v4:2x2x1", 2), "v5e": ("v5e:2x2", 1), "v5p": ("v5p:2x2x1", 2), "v6e": ("v6e:2x2", 1)}
 LENGTHS = (2_560, 16_384, 36_864)
 HEADS, KV_HEADS, HEAD_DIM = 32, 8, 128
 SPLASH_QUERIES, SPLASH_KEYS, SPLASH_COMPUTE = 1024, 2048, 512
@@ -157,13 +153,15 @@ def schedules(topology: str, dump: pathlib.Path, length: int) -> None:
     """Compiles ours and splash, and prints the table."""
     mesh = one_chip(topology)
     chip = topology.split(":")[0]
-    _, cores, ghz = CHIPS[chip]
+    _, cores = CHIPS[chip]
     for name, compiled in compile_ours(mesh, length):
         print(f"ours, {name}: {compiled.memory_analysis().temp_size_in_bytes / 1e6:.0f} MB of temporaries")
     compile_splash(mesh, length)
 
+    from molmo2_jax.aot import chips
     from molmo2_jax.ops.attention import pallas_tpu
 
+    (clock,) = (one.clock for one in chips.CHIPS if one.name == chip)
     blocks = pallas_tpu.BLOCKS[chip]
     groups = length // blocks.queries
     ours = sum(-(-(i + 1) * blocks.queries // blocks.keys) for i in range(groups)) * KV_HEADS
@@ -184,7 +182,7 @@ def schedules(topology: str, dump: pathlib.Path, length: int) -> None:
         classes, step = read_schedule(path, rows_per_cycle=2 if chip == "v6e" else 1)
         cycles, share = classes[-1]
         partial = classes[0][0] if len(classes) > 1 else cycles
-        calls[kernel] = (tiles * cycles + steps * step) / cores / ghz / 1e6
+        calls[kernel] = (tiles * cycles + steps * step) / cores / clock * 1e3
         extra = f"{partial / cycles - 1:.1%}" if len(classes) > 1 else "none"
         print(
             f"{kernel:<20}{cycles:>10.0f}{share:>8.1%}{partial:>9.0f}{extra:>8}{step:>6}{tiles:>7}{calls[kernel]:>9.2f}"

@@ -28,8 +28,8 @@ from data_pipelines.loading.config import DataConfig
 from data_pipelines.loading.data import Data
 from data_pipelines.media.archive import record_shard
 from experiments import _base
+from molmo2_jax.models import config as models
 
-VOCAB = 151_936  # of Qwen
 MEDIA = 100  # of each kind
 BROKEN = {"image": 5, "video": 4, "text": 0}  # of these; 3 % of all examples, as the datasets have equal rates
 ASK = {"style": "user_qa", "question": "What is this?", "answer": "Noise, as far as anyone can see."}
@@ -50,7 +50,9 @@ def main() -> None:
 def soak(folder: pathlib.Path, rows: int, workers: int) -> dict:
     """The values of the JSON line."""
     broken = {kind: write_dataset(folder / kind, kind) for kind in ("image", "video", "text")}
-    loader = Data(config(folder, workers), vocab_size=VOCAB, vision_shards=1).loader(seed=0, rows=[0, 1], streams=2)
+    loader = Data(config(folder, workers), vocab_size=models.TINY.llm.vocab, vision_shards=1).loader(
+        seed=0, rows=[0, 1], streams=2
+    )
     seen: Counter[str] = Counter()
     first, start = 0, time.perf_counter()
     try:

@@ -50,10 +50,10 @@ from molmo2_jax.models.config import ConnectorConfig, Molmo2Config, preset
 from molmo2_jax.ops.attention import mask
 from molmo2_jax.train import config as train_config
 from molmo2_jax.train.model_flops import model_flops
-from molmo2_jax.train.optimizer import make_optimizer, schedules
-from molmo2_jax.train.parameter_groups import assign_groups
+from molmo2_jax.train.optimizer import schedules
 from molmo2_jax.train.peak_flops import peak_flops
-from molmo2_jax.train.step import jit_step, make_state, make_step
+from molmo2_jax.train.setup import Setup, set_up
+from molmo2_jax.train.step import make_state
 from molmo2_jax.weights.hf.config import write_config
 from molmo2_jax.weights.hf.source import tensors_of
 from molmo2_jax.weights.random_init import init_params
@@ -206,15 +206,11 @@ def _weights_and_targets(row: dict[str, np.ndarray], where: np.ndarray) -> tuple
 class Ours:
     """Our step, as the training loop runs it."""
 
-    def __init__(self, s: parameters.Structure, params: parameters.Params, c: train_config.TrainConfig, row):
-        assigned = assign_groups(s.shapes, c.optim.groups, c.optim.frozen)
-        optimizer, lr = make_optimizer(c.optim, assigned, c.steps), schedules(c.optim, c.steps)
+    def __init__(self, setup: Setup, params: parameters.Params, row):
         copies = {name: p.copy() for name, p in params.items()}  # the step donates its state
-        self.state = make_state(copies, assigned, optimizer)
+        self.state = make_state(copies, setup.assigned, setup.optimizer)
         self.row = row
-        options = {"seed": c.seed, "microbatches": c.microbatches, "z_loss": c.z_loss}
-        step = make_step(s, c.model, assigned, optimizer, lr, **options)
-        self.run = jit_step(step, jax.sharding.get_mesh(), c.compiler).lower(self.state, row).compile()
+        self.run = setup.step.lower(self.state, row).compile()
 
     def step(self) -> float:
         self.state, metrics = self.run(self.state, self.row)
@@ -310,16 +306,16 @@ def main() -> None:
     recipe = overfit_video_point.get_config()
     recipe.model.update(loss_chunk=256, remat="dots", vit_remat="dots")
     c = train_config.read(recipe.to_dict())
-    mesh = sharding.make_mesh(dict.fromkeys(sharding.MESH_AXES, 1), jax.devices()[:1])
+    setup = set_up(c, jax.devices()[:1], architecture())
+    s = setup.structure
     result: dict[str, dict] = {}
     peak, _ = peak_flops(jax.devices()[0])
-    with jax.set_mesh(mesh):
-        s = parameters.structure(architecture())
+    with jax.set_mesh(setup.mesh):
         params = init_params(s, c.seed)
         print(f"a large matmul: {peak / 1e9:.0f} GFLOP/s")
         print(f"{s.count():,} parameters; seconds per step, median of {REPEATS} (fastest to slowest)")
         for name, row in rows(s.config, c.data.view).items():
-            ours = Ours(s, params, c, sharding.put_rows({field: a[None] for field, a in row.items()}, mesh))
+            ours = Ours(setup, params, sharding.put_rows({field: a[None] for field, a in row.items()}, setup.mesh))
             theirs = {"usual": usual(row), "by hand": by_hand(row)}
             times = measure({"ours": ours} | {name: Theirs(s, params, c, x) for name, x in theirs.items()})
             medians = {side: statistics.median(t) for side, t in times.items()}

@@ -21,7 +21,7 @@ from molmo2_jax.sharding import CONTEXT
 from molmo2_jax.train.config import TrainConfig
 from molmo2_jax.train.experiment import experiment_name, load_config, read_experiment
 from molmo2_jax.train.setup import open_data
-from molmo2_jax.viewer.page import page_title, render_page, unbatch, write_page
+from molmo2_jax.viewer.page import render_batch, write_page
 
 __all__ = ["Answer", "Model", "Page", "Point", "Track", "load", "load_config", "show_row"]
 
@@ -121,6 +121,4 @@ def show_row(
     data = open_data(c)
     batch = data.first_batch(seed=c.seed, rows=min(rows, c.batch), streams=c.batch)
     name = experiment_name(config) if isinstance(config, str) else "config"
-    title, shards = page_title(name, list(data.settings)), c.mesh[CONTEXT]
-    page = render_page(rows=unbatch(batch), tok=data.tok, title=title, examples=batch["examples"], vision_shards=shards)
-    return Page(page)
+    return Page(render_batch(batch, data, experiment=name, vision_shards=c.mesh[CONTEXT]))

@@ -43,7 +43,8 @@ def main() -> None:
 def page() -> str:
     """The Markdown of the tour."""
     c = read(load_config(str(ROOT / EXPERIMENT)).to_dict())
-    data, setup = open_data(c), set_up(c, jax.devices()[:1])
+    setup = set_up(c, jax.devices()[:1])
+    data = open_data(c, setup.architecture)
     (name,) = data.datasets
     line = (ROOT / "experiments" / "street" / "overfit.jsonl").read_text(encoding="utf-8")
     record = data.datasets[name].record(0)

@@ -30,7 +30,6 @@ PARTS = (
     "data_pipelines.packing",
     "data_pipelines.loading",
     "data_pipelines.datasets",
-    "data_pipelines.annotate",
     "data_pipelines.__main__",
     "molmo2_jax.weights.hf.remote",  # an export takes these files along: nothing of this project
     "molmo2_jax.sharding",
@@ -39,7 +38,6 @@ PARTS = (
     "molmo2_jax.weights",
     "molmo2_jax.generate",
     "molmo2_jax.train",
-    "molmo2_jax.eval",
     "molmo2_jax.viewer",
     "molmo2_jax.aot",
     "molmo2_jax.api",
@@ -65,7 +63,6 @@ LIBRARIES = {  # what each part imports beyond the standard library and lower pa
     "data_pipelines.packing": {"numpy"},
     "data_pipelines.loading": {"numpy", "grain"},
     "data_pipelines.datasets": _DATA | {"huggingface_hub", "pyarrow", "tensorflow_datasets", "tqdm"},
-    "data_pipelines.annotate": _DATA,
     "data_pipelines.__main__": set(),
     "molmo2_jax.weights.hf.remote": {"numpy", "PIL", "torch", "transformers"},
     "molmo2_jax.sharding": _JAX,
@@ -74,7 +71,6 @@ LIBRARIES = {  # what each part imports beyond the standard library and lower pa
     "molmo2_jax.weights": _WEIGHTS,
     "molmo2_jax.generate": _WEIGHTS | {"PIL"},
     "molmo2_jax.train": _RUN,
-    "molmo2_jax.eval": _RUN,
     "molmo2_jax.viewer": _RUN,
     "molmo2_jax.aot": _RUN,
     "molmo2_jax.api": _RUN,
@@ -95,8 +91,11 @@ CONFIG_ENTRIES = {
     "molmo2_jax/train/__init__.py:__call__",
     "molmo2_jax/train/experiment.py:run_experiment",
     "molmo2_jax/train/loop.py:train",
+    "molmo2_jax/train/setup.py:check_fits",
+    "molmo2_jax/train/setup.py:mesh_test",
+    "molmo2_jax/train/setup.py:open_data",
+    "molmo2_jax/train/setup.py:set_up",
 }
-CONFIG_MODULES = ("molmo2_jax/train/setup.py",)
 
 
 def sources(root: pathlib.Path, *folders: str) -> Iterator[tuple[str, ast.Module, str]]:
@@ -201,7 +200,7 @@ def whole_config_rule(root: pathlib.Path) -> list[str]:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
                 kinds = " ".join(ast.unparse(a.annotation) for a in arguments if a.annotation is not None)
-                entry = f"{path}:{node.name}" in CONFIG_ENTRIES or path in CONFIG_MODULES
+                entry = f"{path}:{node.name}" in CONFIG_ENTRIES
                 if re.search(r"\b(TrainConfig|DataConfig)\b", kinds) and not entry:
                     problems.append(f"{path}: {node.name} takes the whole config; take the part it needs")
                 untyped = [a.arg for a in arguments if a.annotation is None and a.arg in ("c", "cfg", "config")]
@@ -307,6 +306,19 @@ RULES = (
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_checkout_keeps_the_rule(rule: Callable):
     assert rule(ROOT) == []
+
+
+def test_every_part_and_every_entry_exists():
+    assert [
+        p for p in PARTS if not any((ROOT / p.replace(".", "/")).with_suffix(s).exists() for s in ("", ".py"))
+    ] == []
+    functions = {
+        f"{path}:{node.name}"
+        for path, tree, _ in sources(ROOT, *PACKAGES)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert CONFIG_ENTRIES - functions == set()
 
 
 BROKEN = [  # rule, a tree that breaks it, what it must say

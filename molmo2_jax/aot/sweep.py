@@ -107,7 +107,7 @@ class TrialLog:
           ConfigError: the file is of another sweep.
         """
         self._path, self.trials = path, []
-        self._sweep = json.loads(json.dumps({"topology": topology, "config": config}))
+        self._sweep = {"topology": topology, "config": config}
         if path.exists():
             saved = json.loads(path.read_text())
             if saved["sweep"] != self._sweep:

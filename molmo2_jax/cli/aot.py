@@ -39,13 +39,13 @@ def main(argv: list[str]) -> None:
 
     def aot() -> int:
         jax.config.update("jax_platforms", "cpu")  # does not occupy the TPUs of this host
+        if sweeping.value and dump.value is not None:
+            raise ConfigError("--dump: a sweep dumps no programs; compile its best trial without --sweep")
         c = read(config.value.to_dict())
         devices = topology.devices(topology_flag.value)
         if not sweeping.value:
             setup = set_up(c, devices)
             return _report(setup, topology_flag.value, _make_folder(out.value), _make_folder(dump.value))
-        if dump.value is not None:
-            raise ConfigError("--dump: a sweep dumps no programs; compile its best trial without --sweep")
         count, fits = mesh_test(c, devices[0])
         meshes = list(sweep.meshes(fits, count, find_chip(devices[0].device_kind), len(devices)))
         if not meshes:

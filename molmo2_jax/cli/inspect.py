@@ -13,7 +13,7 @@ from molmo2_jax.train.experiment import experiment_name
 from molmo2_jax.train.setup import open_data, set_up
 from molmo2_jax.viewer.answers import Answer, read_answers
 from molmo2_jax.viewer.branch_gradients import GradientTable, gradient_tables
-from molmo2_jax.viewer.page import page_title, render_page, unbatch, write_page
+from molmo2_jax.viewer.page import render_batch, unbatch, write_page
 
 
 def main(argv: list[str]) -> None:
@@ -29,19 +29,17 @@ def main(argv: list[str]) -> None:
 
     def inspect() -> int:
         c = read(config.value.to_dict())
-        data = open_data(c)
+        setup = set_up(c) if gradients.value else None
+        data = open_data(c, None if setup is None else setup.architecture)
         batch = data.first_batch(seed=c.seed, rows=min(rows.value, c.batch), streams=c.batch)
-        first = unbatch(batch)
-        tables = gradient_tables(set_up(c), first, seed=c.seed) if gradients.value else []
-        experiment = experiment_name(config_flags.get_config_filename(flags.FLAGS[config.name]))
-        page = render_page(
-            rows=first,
-            tok=data.tok,
-            title=page_title(experiment, list(data.settings)),
-            examples=batch["examples"],
+        tables = [] if setup is None else gradient_tables(setup, unbatch(batch), seed=c.seed)
+        page = render_batch(
+            batch,
+            data,
+            experiment=experiment_name(config_flags.get_config_filename(flags.FLAGS[config.name])),
+            vision_shards=c.mesh[CONTEXT],
             answers=_read_answers(answers.value),
             gradients=tables,
-            vision_shards=c.mesh[CONTEXT],
         )
         write_page(out.value, page)
         for table in tables:

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     command.run(run, argv)
 
 
-def train(config: str | ConfigDict | TrainConfig, workdir: str) -> int:
+def train(config: ConfigDict | TrainConfig, workdir: str) -> int:
     """Trains, together with other processes if there are any; returns the exit status."""
     try:
         run_experiment(config, workdir)

@@ -1,6 +1,7 @@
 """Loading a model to generate with: weights on a mesh, how they are computed, and what a prompt looks like."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -67,16 +68,11 @@ def _load_checkpoint(step: pathlib.Path, devices: Sequence[jax.Device]) -> Loade
         run, view, prompts = _settings_of_processor(architecture, processor)
         tokenizer = str(processor)
     else:
-        try:
-            saved_view, saved_prompts = tree["data"]["view"], tree["data"]["prompts"]
-        except KeyError as error:
-            raise checkpoint_files.CheckpointError(
-                f"{step}: its config has no key data.{error.args[0]}; an earlier version of this code saved it"
-            ) from error
-        run = read_config(RunConfig, tree["model"], f"{step}: model")
-        view = read_config(ViewConfig, saved_view, f"{step}: data.view")
-        prompts = read_config(PromptConfig, saved_prompts, f"{step}: data.prompts")
-        tokenizer = tree["data"]["tokenizer"]
+        value = functools.partial(checkpoint_files.config_value, step, tree)
+        run = read_config(RunConfig, value("model"), f"{step}: model")
+        view = read_config(ViewConfig, value("data.view"), f"{step}: data.view")
+        prompts = read_config(PromptConfig, value("data.prompts"), f"{step}: data.prompts")
+        tokenizer = value("data.tokenizer")
     tok = Tokenizer.load(tokenizer, architecture.llm.vocab)
     with jax.set_mesh(mesh):
         s = structure(architecture)

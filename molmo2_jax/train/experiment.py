@@ -58,7 +58,13 @@ def run_experiment(
     Raises:
       ConfigError, RecordError, and any other error of `train.loop.train`.
     """
+    c, stopped = read_experiment(config, overrides), None
     distributed.start()  # before anything asks for a device
     with distributed.fail_together():
-        loop.train(read_experiment(config, overrides), workdir)
+        try:
+            loop.train(c, workdir)
+        except loop.Preempted as error:  # all processes stop after the same step: none has failed
+            stopped = error
+    if stopped is not None:
+        raise stopped
     return pathlib.Path(workdir)

@@ -24,7 +24,7 @@ from molmo2_jax.train.config import TrainConfig
 from molmo2_jax.train.optimizer import make_optimizer, schedules
 from molmo2_jax.train.parameter_groups import assign_groups
 from molmo2_jax.train.step import State, abstract_state, jit_step, make_step
-from molmo2_jax.weights.init_from import assign_sources, load_preset
+from molmo2_jax.weights.init_from import assign_sources, load_preset, load_vocab_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,11 +113,11 @@ def open_data(c: TrainConfig, architecture: Molmo2Config | None = None) -> Data:
     """
     try:
         sharding.check_axes(c.mesh)
-        architecture = load_preset(c.model.preset) if architecture is None else architecture
+        vocab_size = load_vocab_size(c.model.preset) if architecture is None else architecture.llm.vocab
     except ValueError as error:
         raise ConfigError(f"config: {error}") from error
     # Each device along `context` encodes one part of a row's crops.
-    return Data(c.data, vocab_size=architecture.llm.vocab, vision_shards=c.mesh[sharding.CONTEXT])
+    return Data(c.data, vocab_size=vocab_size, vision_shards=c.mesh[sharding.CONTEXT])
 
 
 def mesh_test(c: TrainConfig, device: jax.Device) -> tuple[int, Callable[[Mapping[str, int]], bool]]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipelines.loading.data import Data
 from data_pipelines.media.crops import CROP_SIZE
 from data_pipelines.packing.schema import FIELDS
 from data_pipelines.text.tokenizer import Tokenizer
@@ -76,6 +77,27 @@ def render_page(
         "SCRIPT": bundle(STATIC, "page.js"),
     }
     return PLACEHOLDER.sub(lambda found: fills[found[1]], _read_static("page.html"))
+
+
+def render_batch(
+    batch: Mapping[str, np.ndarray],
+    data: Data,
+    *,
+    experiment: str,
+    vision_shards: int,
+    answers: Sequence[Answer] = (),
+    gradients: Sequence[GradientTable] = (),
+) -> str:
+    """`render_page` of a batch that a loader of `data` gave; `experiment` is named in the title."""
+    return render_page(
+        rows=unbatch(batch),
+        tok=data.tok,
+        title=page_title(experiment, list(data.settings)),
+        examples=batch["examples"],
+        answers=answers,
+        gradients=gradients,
+        vision_shards=vision_shards,
+    )
 
 
 def write_page(path: str | Path, page: str) -> None:

@@ -7,6 +7,7 @@ converted/                    params/ architecture/ processor/                  
 import dataclasses
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -81,6 +82,20 @@ def load_config(step: pathlib.Path) -> dict | None:
     """The training config of a step, as JSON; None for a converted checkpoint."""
     path = step / "config" / "metadata"
     return json.loads(path.read_text()) if path.is_file() else None
+
+
+def config_value(step: pathlib.Path, config: Mapping[str, Any], key: str) -> Any:
+    """The value of a key such as "data.view" in a config of `load_config`.
+
+    Raises:
+      CheckpointError: the config lacks the key: an earlier version of this code saved it.
+    """
+    value = config
+    for name in key.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            raise CheckpointError(f"{step}: its config has no key {key}; an earlier version of this code saved it")
+        value = value[name]
+    return value
 
 
 def load_architecture(step: pathlib.Path) -> Molmo2Config:

@@ -85,15 +85,15 @@ def _write_processor(step: pathlib.Path, s: Structure, target: pathlib.Path) -> 
     if tree is None:
         _copy_processor_if_any(step / checkpoint_files.PROCESSOR_FOLDER, target)
     else:
-        data = tree["data"]
-        view = read_config(ViewConfig, data["view"], f"{step}: data.view")
+        view = read_config(ViewConfig, checkpoint_files.config_value(step, tree, "data.view"), f"{step}: data.view")
         if view.image_groups != "example":
             raise HfError(
                 f"{step}: data.view.image_groups = {view.image_groups!r} cannot be expressed: in this format all "
                 "images of an example see each other"
             )
+        tokenizer = checkpoint_files.config_value(step, tree, "data.tokenizer")
         settings = ProcessorSettings(view.max_crops, view.max_frames, view.fps, view.frame_tokens)
-        write_processor(target, Tokenizer.load(data["tokenizer"], s.config.llm.vocab), settings)
+        write_processor(target, Tokenizer.load(tokenizer, s.config.llm.vocab), settings)
 
 
 def _longest_sequence(step: pathlib.Path) -> int:
@@ -102,7 +102,7 @@ def _longest_sequence(step: pathlib.Path) -> int:
     tree = checkpoint_files.load_config(step)
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))["text_config"].get("max_position_embeddings", MAX_POSITIONS)
-    return max(MAX_POSITIONS, 0 if tree is None else tree["data"]["row"]["seq_len"])
+    return max(MAX_POSITIONS, 0 if tree is None else checkpoint_files.config_value(step, tree, "data.row.seq_len"))
 
 
 def _copy_processor_if_any(source: pathlib.Path, target: pathlib.Path) -> None:

@@ -22,8 +22,8 @@ from molmo2_jax import sharding
 from molmo2_jax.models import config as models
 from molmo2_jax.models.structure import Params, Structure
 from molmo2_jax.weights import checkpoint_files
-from molmo2_jax.weights.hf.fetch import local_folder
-from molmo2_jax.weights.hf.source import HfSource
+from molmo2_jax.weights.hf.fetch import CONFIG_FILES, local_folder
+from molmo2_jax.weights.hf.source import HfSource, read_model
 from molmo2_jax.weights.orbax_files import ParamFiles
 from molmo2_jax.weights.patterns import assign_by_pattern
 from molmo2_jax.weights.random_init import init_params
@@ -57,6 +57,17 @@ def load_preset(preset: str) -> models.Molmo2Config:
         return models.preset(preset)
     with jax.set_mesh(sharding.single_device_mesh()):
         return HfSource(local_folder(preset.removeprefix("hf:")), preset, tied=None).model.molmo2(preset)
+
+
+def load_vocab_size(preset: str) -> int:
+    """Entries of the tokenizer's vocabulary, of the architecture called `preset`; of "hf:…", no weights are fetched.
+
+    Raises:
+      ValueError: as `load_preset`.
+    """
+    if not preset.startswith("hf:"):
+        return models.preset(preset).llm.vocab
+    return read_model(local_folder(preset.removeprefix("hf:"), CONFIG_FILES)).molmo2(preset).llm.vocab
 
 
 def assign_sources(s: Structure, c: Mapping[str, InitConfig]) -> dict[str, str]:

@@ -11,6 +11,7 @@ A source is one of
 import pathlib
 import re
 import tempfile
+from collections.abc import Sequence
 
 import fsspec
 import huggingface_hub
@@ -18,16 +19,17 @@ import tqdm
 
 from molmo2_jax.weights.hf.config import HfError
 
+CONFIG_FILES = ("*.json",)
 # Weights, configs, tokenizers and templates; never pickled weights or code.
 FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
 
-_copies: dict[str, tempfile.TemporaryDirectory] = {}
+_copies: dict[tuple[str, Sequence[str]], tempfile.TemporaryDirectory] = {}
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def local_folder(source: str) -> pathlib.Path:
-    """A local folder with the files of `source`.
+def local_folder(source: str, files: Sequence[str] = FILES) -> pathlib.Path:
+    """A local folder with the files of `source` that match one of the patterns `files`.
 
     Raises:
       HfError: the folder, bucket or name does not exist or cannot be reached.
@@ -35,11 +37,11 @@ def local_folder(source: str) -> pathlib.Path:
     if pathlib.Path(source).is_dir():
         return pathlib.Path(source)
     if "://" in source:
-        if source not in _copies:  # a config may name a bucket twice: for its architecture and for its weights
-            _copies[source] = _copy_url(source)
-        return pathlib.Path(_copies[source].name)
+        if (source, files) not in _copies:  # a config may name a bucket twice: for its architecture and for its weights
+            _copies[source, files] = _copy_url(source, files)
+        return pathlib.Path(_copies[source, files].name)
     if _HUB_NAME.fullmatch(source):
-        return _download_from_hub(source)
+        return _download_from_hub(source, files)
     raise HfError(f"{source}: no such folder, and neither a URL (gs://…) nor a name on the hub (Qwen/Qwen3-8B)")
 
 
@@ -49,14 +51,14 @@ def clear_copies() -> None:
         _copies.popitem()[1].cleanup()
 
 
-def _copy_url(url: str) -> tempfile.TemporaryDirectory:
+def _copy_url(url: str, patterns: Sequence[str]) -> tempfile.TemporaryDirectory:
     folder = tempfile.TemporaryDirectory(prefix="molmo2-")
     try:
         files, root = fsspec.core.url_to_fs(url)
         names = [pathlib.PurePosixPath(path).name for path in files.ls(root, detail=False)]
-        wanted = [name for name in names if any(pathlib.PurePath(name).match(pattern) for pattern in FILES)]
+        wanted = [name for name in names if any(pathlib.PurePath(name).match(pattern) for pattern in patterns)]
         if not wanted:
-            raise FileNotFoundError(f"it holds none of {', '.join(FILES)}")
+            raise FileNotFoundError(f"it holds none of {', '.join(patterns)}")
         for name in tqdm.tqdm(wanted, desc=url, unit="file"):
             files.get_file(f"{root}/{name}", str(pathlib.Path(folder.name) / name))
     except (OSError, ImportError, ValueError) as error:  # unreachable; its package is missing; an unknown kind of URL
@@ -65,9 +67,9 @@ def _copy_url(url: str) -> tempfile.TemporaryDirectory:
     return folder
 
 
-def _download_from_hub(name: str) -> pathlib.Path:
+def _download_from_hub(name: str, patterns: Sequence[str]) -> pathlib.Path:
     try:
-        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=list(FILES)))
+        return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=list(patterns)))
     except (OSError, ValueError) as error:  # an unknown or gated name, no connection; not a valid name
         raise HfError(
             f"{name}: not a local folder, and it cannot be downloaded from the hub; check the name, the connection, "

@@ -207,9 +207,9 @@ with distributed.fail_together():
     for number in range(2):
         print(distributed.gather(f"numbers/{number}", {"it": number + jax.process_index()}), flush=True)
     exchange = distributed.Exchange("letters", [0, 1])
-    for turn in range(3):
-        print(exchange({"here": f"{'ab'[jax.process_index()]}{turn}"}), flush=True)
-    if jax.process_index() == 0:  # a turn in which the other process sends nothing
+    for number in range(3):
+        print(exchange({"here": f"{'ab'[jax.process_index()]}{number}"}), flush=True)
+    if jax.process_index() == 0:  # a round in which the other process sends nothing
         threading.Timer(0.2, exchange.close).start()
         try:
             exchange("alone")

@@ -95,10 +95,6 @@ class Browser:
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key=key, **code)
 
-    def screenshot(self) -> str:
-        """The window as a PNG in base64."""
-        return self._call("Page.captureScreenshot")["data"]
-
     def close(self):
         """Kill the browser and all its processes."""
         os.killpg(self._process.pid, signal.SIGKILL)

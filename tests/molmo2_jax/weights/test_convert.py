@@ -14,7 +14,7 @@ from data_pipelines.text.tokenizer import Tokenizer
 from molmo2_jax import sharding
 from molmo2_jax.models.structure import structure
 from molmo2_jax.weights import convert
-from molmo2_jax.weights.checkpoint_files import CheckpointError, load_architecture, load_params
+from molmo2_jax.weights.checkpoint_files import CheckpointError, load_architecture, load_params, newest_step
 from molmo2_jax.weights.hf import fetch, tensor_files
 from molmo2_jax.weights.hf.config import HfError, write_config
 from molmo2_jax.weights.hf.processor import AUTO_MAP, FILES, read_processor
@@ -229,6 +229,18 @@ def test_a_missing_or_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=f"{orbax}: no architecture/metadata"):
         to_hf(orbax, tmp_path / "hf")
     assert [path.name for path in tmp_path.iterdir()] == ["orbax"]
+
+
+def test_a_config_of_an_earlier_version_is_named(tmp_path, data_config):
+    save_run(tmp_path / "run", small(), data_config(tokenizer=tokenizer(tmp_path / "tokenizer", 320)))
+    step = newest_step(tmp_path / "run")
+    path = step / "config" / "metadata"
+    saved = json.loads(path.read_text())
+    for data, key in (({"tokenizer": "t", "row": {"seq_len": 8}}, "data.view"), ({"seq_len": 8}, "data.row.seq_len")):
+        path.write_text(json.dumps(saved | {"data": data}))
+        with pytest.raises(CheckpointError, match=f"{step}: its config has no key {key}; an earlier version"):
+            convert.orbax_to_hf(str(step), tmp_path / "hf", layout="released", dtype=None, max_positions=None)
+    assert not (tmp_path / "hf").exists()
 
 
 # What the format cannot express, and what must be kept

@@ -88,6 +88,12 @@ def test_the_architecture_can_be_that_of_a_directory(sources):
     assert dataclasses.replace(found, name=CONFIG.name) == CONFIG
 
 
+def test_the_vocabulary_of_a_directory_is_read_without_its_weights(sources, tmp_path):
+    (tmp_path / "config.json").write_bytes((sources / "molmo2" / "config.json").read_bytes())
+    assert init_from.load_vocab_size(f"hf:{tmp_path}") == CONFIG.llm.vocab
+    assert init_from.load_vocab_size("tiny") == models.TINY.llm.vocab
+
+
 def replaced(part, **changes):
     return dataclasses.replace(CONFIG, **{part: dataclasses.replace(getattr(CONFIG, part), **changes)})
 

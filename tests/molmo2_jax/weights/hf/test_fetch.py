@@ -53,6 +53,12 @@ def test_a_url_is_copied_without_code_and_pickles(bucket, slash):
     assert all((folder / name).read_bytes() == CONTENTS[name] for name in WANTED)
 
 
+def test_of_a_url_only_the_files_that_are_wanted_are_copied(bucket):
+    names = {path.name for path in local_folder(bucket, fetch.CONFIG_FILES).iterdir()}
+    assert names == {name for name in WANTED if name.endswith(".json")}
+    assert local_folder(bucket) != local_folder(bucket, fetch.CONFIG_FILES)
+
+
 def test_a_url_is_copied_once(bucket):
     assert local_folder(bucket) == local_folder(bucket)
 
@@ -111,6 +117,8 @@ def test_a_hub_name_is_what_the_hub_keeps(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     assert local_folder("Qwen/Qwen3-8B") == tmp_path
     assert asked == [("Qwen/Qwen3-8B", ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"])]
+    local_folder("Qwen/Qwen3-8B", fetch.CONFIG_FILES)
+    assert asked[1:] == [("Qwen/Qwen3-8B", ["*.json"])]
 
 
 ANSWER = SimpleNamespace(headers={}, request=None)
