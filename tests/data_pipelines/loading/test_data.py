@@ -60,7 +60,7 @@ def test_a_dataset_that_is_missing(open_data, records):
     assert caught.value.reason == "no_file"
     data = open_data(groups=mixture, missing="report")
     assert data.rates == {"here": 1.0} and data.lengths == {"here": 5, "gone": None}
-    assert data.table.endswith("1 of 2 datasets missing: not drawn, the other datasets take their share: gone")
+    assert data.table.endswith("1 of 2 datasets is missing and not drawn, the others take its share: gone")
     with pytest.raises(RecordError, match="names no dataset that exists"):
         open_data(groups={"all": MixtureGroup(1.0, {"gone": dataset("/gone")})}, missing="report")
 
