@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 
-from tests.test_architecture import ROOT, module_name, sources
+from tests.code_rules import module_name, sources
+from tests.test_architecture import ROOT
 
 BUILDERS = {
     "data_pipelines.datasets.core.prepare",

@@ -295,7 +295,7 @@ def test_a_workdir_that_is_not_one_folder_for_all_is_refused(tmp_path, monkeypat
     monkeypatch.setattr(distributed, "gather", lambda name, value: [value, "20"])
     use_devices(monkeypatch, 1)
     with pytest.raises(
-        ConfigError, match=r"workdir=.*run: the newest checkpoint differs between processes: \[None, '20'\]; mount one shared"
+        ConfigError, match=r"workdir=.*run: the newest checkpoint differs between processes: \[None, '20'\]; mount one"
     ):
         process_run.train(tmp_path / "run", {})
 
