@@ -20,10 +20,11 @@ demo: $(READY)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
 
-# Browser sessions (skipped without chromium) and an export in vLLM on CPUs (skipped where vLLM cannot be installed).
+# Training in several processes, browser sessions (skipped without chromium), and an export in vLLM on CPUs (skipped where
+# vLLM cannot be installed).
 test-slow: $(TESTABLE)
 	@$(MAKE) $(VLLM)/.ready || echo "vLLM cannot be installed here: its tests are skipped"
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q -m slow
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check .

@@ -5,13 +5,20 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
-# Set before anything imports jax. Test meshes use eight simulated devices. Programs run once or twice, so compilation
-# dominates; without LLVM's optimisations it takes half the time.
+from tests.xla_flags import FAST_COMPILING
+
+# Set before anything imports jax. Test meshes use eight simulated devices.
 os.environ["JAX_PLATFORMS"] = "cpu"
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+FLAGS = f"--xla_force_host_platform_device_count=8 {FAST_COMPILING}"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+
+# A program that several tests use is compiled once. Workers and other processes that tests start inherit the folder.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
 
 import pytest
 from absl import app

@@ -65,7 +65,7 @@ def token_gradients(kind, batch, weights, attention):
         def loss(x):
             return model.losses_from_embeddings(x, row, run).cross_entropy
 
-        return np.asarray(jax.jit(jax.grad(loss))(model.embed(row, run)))
+        return np.asarray(jax.jit(jax.grad(loss))(jax.jit(model.embed, static_argnums=1)(row, run)))
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,14 @@ def test_features_are_added_to_the_token_embeddings_at_their_slots():
     with jax.set_mesh(mesh):
         s, params, row = set_up("qwen3_tied", mesh, batch)
         model = s.model(params)
-        added = np.asarray(model.embed(row, RUN) - model.llm.embed(row["tokens"], jnp.float32))
-        visual = np.asarray(
-            model.connector(model.vit(row["crops"], jnp.float32, remat="none", attention="dense"), row["pooling"])
-        )
+
+        @jax.jit
+        def embeddings():
+            features = model.vit(row["crops"], jnp.float32, remat="none", attention="dense")
+            added = model.embed(row, RUN) - model.llm.embed(row["tokens"], jnp.float32)
+            return added, model.connector(features, row["pooling"])
+
+        added, visual = jax.tree.map(np.asarray, embeddings())
     np.testing.assert_allclose(added[:, 1:7], visual[:, :6], atol=1e-6)
     assert not added[:, 7:].any() and not added[:, 0].any()
 
@@ -133,14 +137,18 @@ def test_absent_patches_do_not_change_a_visual_token():
         s, params, row = set_up("qwen3_tied", mesh, batch)
         connector = s.model(params).connector
         features = jax.random.normal(jax.random.key(0), (2, 2, 729, 32), out_sharding=sharding.B_C_P_D)
-        full = np.asarray(connector(features, row["pooling"]))
-        # The same tokens as without the unused indices.
-        narrow = np.asarray(connector(features, row["pooling"][:, 6:, :4]))
-        grads = jax.grad(lambda f: connector(f, row["pooling"][:, 6:]).sum())(features)
+
+        @jax.jit
+        def pooled(features):
+            # `narrow`: the same tokens without the unused indices.
+            full, narrow = connector(features, row["pooling"]), connector(features, row["pooling"][:, 6:, :4])
+            return full, narrow, jax.grad(lambda f: connector(f, row["pooling"][:, 6:]).sum())(features)
+
+        full, narrow, grads = jax.tree.map(np.asarray, pooled(features))
     np.testing.assert_allclose(full[:, 6:], narrow, atol=1e-6)
     touched = np.unique(batch["pooling"][0, 6:, :4])
     unused = np.setdiff1d(np.arange(2 * 729), touched)
-    assert not np.asarray(grads).reshape(2, 2 * 729, 32)[0, unused].any()
+    assert not grads.reshape(2, 2 * 729, 32)[0, unused].any()
 
 
 @pytest.mark.parametrize("remat", ["full", "out"])
@@ -189,11 +197,15 @@ def test_the_loss_is_the_cross_entropy_of_the_logits():
     with jax.set_mesh(mesh):
         s, params, row = set_up("qwen3_untied", mesh, batch)
         model = s.model(params)
-        scores = np.asarray(logits(model, model.hidden(model.embed(row, RUN), row, RUN)))
-        sums = model.losses(row, RUN)
+
+        @jax.jit
+        def both():
+            return logits(model, model.hidden(model.embed(row, RUN), row, RUN)), model.losses(row, RUN).cross_entropy
+
+        scores, cross_entropy = jax.tree.map(np.asarray, both())
     log_probs = jax.nn.log_softmax(scores)
     ce = -np.take_along_axis(np.asarray(log_probs), batch["targets"][..., None], -1)[..., 0]
-    assert float(sums.cross_entropy) == pytest.approx((ce * batch["loss_weights"]).sum(), rel=1e-5)
+    assert float(cross_entropy) == pytest.approx((ce * batch["loss_weights"]).sum(), rel=1e-5)
 
 
 def test_bfloat16_compute_stays_close_and_gradients_stay_float32():

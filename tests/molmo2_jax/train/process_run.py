@@ -59,7 +59,6 @@ def config(workdir: Path, mesh: dict[str, int]) -> TrainConfig:
         mesh={"data": 1, "fsdp": 1, "context": 1, "tensor": 1} | mesh,
         model__preset="small_vision",
         model__context="ring",
-        model__loss_chunk=8,  # larger chunks are expensive with a vocabulary of 151,936
         data__mixture__groups={"all": {"rate": 1.0, "datasets": {"records": records}}},
         data__row={"seq_len": 512, "crops": 4, "pooled": 4 * 81},
         data__loader__pool=5,

@@ -22,6 +22,7 @@ from molmo2_jax.models import structure
 from molmo2_jax.train import distributed, loop
 from molmo2_jax.weights.checkpoint_files import CheckpointError, load_params
 from tests.molmo2_jax.train.small_run import config, dataset, use_devices
+from tests.xla_flags import FEW_OPTIMISATIONS
 
 ROOT = Path(__file__).parents[3]
 STEPS = 10
@@ -57,7 +58,7 @@ def saving(step):
 def run(workdir, cache, until=None):
     """The run in a process of its own; SIGKILL as soon as until(workdir) holds. Its exit status."""
     env = os.environ | {
-        "XLA_FLAGS": "--xla_backend_optimization_level=0",
+        "XLA_FLAGS": FEW_OPTIMISATIONS,
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
@@ -86,6 +87,7 @@ def saved_state(workdir, step=STEPS):
     return values, json.loads(data.read_text())
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_bit_equal_to_one_that_is_not(tmp_path, cache):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     assert run(straight, cache) == 0

@@ -25,6 +25,7 @@ from molmo2_jax.train import distributed
 from tests.molmo2_jax.train import process_run
 from tests.molmo2_jax.train.process_run import SAVED
 from tests.molmo2_jax.train.small_run import use_devices
+from tests.xla_flags import FEW_OPTIMISATIONS
 
 ROOT = Path(__file__).parents[3]
 STEPS = SAVED + 2  # of the runs in one process
@@ -43,8 +44,7 @@ class Group:
         self.processes = []
         for i, (log, argv) in enumerate(zip(self._logs, arguments, strict=True)):
             where = dict(zip(distributed.VARIABLES, (address, str(len(arguments)), str(i)), strict=True))
-            flags = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-            env = os.environ | {"XLA_FLAGS": flags} | where | environment
+            env = os.environ | {"XLA_FLAGS": FEW_OPTIMISATIONS} | where | environment
             with log.open("w") as out:
                 self.processes.append(
                     subprocess.Popen([sys.executable, *argv], cwd=ROOT, env=env, stdout=out, stderr=out)
@@ -151,6 +151,7 @@ def alone(base):
     return found
 
 
+@pytest.mark.slow
 def test_four_processes_eight_devices_and_one_device_have_the_same_losses(four, alone, base):
     run, (eight, one) = lines(base / "run"), (alone[8], alone[1])
     assert sum(one[step]["loss"] for step in range(16, 21)) < sum(one[step]["loss"] for step in range(1, 6)) - 1
@@ -159,6 +160,7 @@ def test_four_processes_eight_devices_and_one_device_have_the_same_losses(four, 
         np.testing.assert_allclose(got, one[step]["loss"], rtol=1e-5, err_msg=f"step {step}")
 
 
+@pytest.mark.slow
 def test_when_one_of_four_is_killed_the_others_stop_and_print_it(four):
     group, statuses = four
     # The collective fails at once. A process that saves waits for the save, until jax misses the dead one's heartbeats.
@@ -169,6 +171,7 @@ def test_when_one_of_four_is_killed_the_others_stop_and_print_it(four):
         assert f"process {i} of 4 on {socket.gethostname()}: 1 of 4 devices (cpu)\n" in group.log(i)
 
 
+@pytest.mark.slow
 def test_two_processes_continue_with_the_rows_that_four_had(two, base):
     group, _ = two
     assert f"continuing from step {SAVED}\n" in group.log(0)
@@ -178,6 +181,7 @@ def test_two_processes_continue_with_the_rows_that_four_had(two, base):
         assert len(before[at]) == 1 and before[at] == after[at]
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_of_two_saves_the_same_step_in_both(two, base):
     group, statuses = two
     assert statuses == [143, 143], group.log(1)
@@ -189,6 +193,7 @@ def test_sigterm_to_one_of_two_saves_the_same_step_in_both(two, base):
     assert (checkpoint / "params").is_dir() and len(list((checkpoint / "data").glob("process_*-of-2.json"))) == 2
 
 
+@pytest.mark.slow
 def test_metrics_of_a_step_are_over_all_rows_whichever_process_holds_them(two, alone, base):
     run = lines(base / "run")  # rows were sharded over four processes up to step 20, then two had one each
     for step in range(1, STEPS + 1):

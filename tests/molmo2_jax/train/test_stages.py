@@ -10,7 +10,7 @@ from data_pipelines.datasets.catalog import ENTRIES
 from data_pipelines.loading.mixture import configured_shares
 from data_pipelines.records import styles
 from data_pipelines.records.styles import STYLES
-from molmo2_jax.train import loop
+from molmo2_jax.train import loop, setup
 from molmo2_jax.train.config import read
 from molmo2_jax.weights.checkpoint_files import newest_step
 from tests.molmo2_jax.train.recipe import experiment
@@ -150,7 +150,11 @@ def test_high_resolution_is_where_the_recipe_has_it():
 
 
 def test_small_runs_of_the_stages_start_each_from_the_one_before(tmp_path, capsys, monkeypatch):
+    def jit_step(step, mesh, compiler):  # five steps of these rows are worth a few optimisations
+        return jax.jit(step, donate_argnums=0, compiler_options={"xla_backend_optimization_level": 1})
+
     monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+    monkeypatch.setattr(setup, "jit_step", jit_step)
     workdirs = [tmp_path / name for name in STAGES]
     before = None
     for name, workdir in zip(STAGES, workdirs, strict=True):
