@@ -1,5 +1,7 @@
 """The errors of one example. They skip that example and are counted by dataset and reason; the run goes on."""
 
+import re
+
 REASONS = {  # reason -> what it means; failures are counted by reason
     "bad_record": "the record has wrong keys, types or texts",
     "bad_options": "multiple choice without a correct option, or with the same option twice",
@@ -22,6 +24,14 @@ REASONS = {  # reason -> what it means; failures are counted by reason
 }
 
 
+def without_credentials(text: str) -> str:
+    """Remove user, password and query from the URLs in a text, which end in logs.
+
+    "https://ann:x@host/a.mp4?signature=y: no such file"  ->  "https://host/a.mp4: no such file"
+    """
+    return re.sub(r"(://)(?:[^\s/?#]*@)?([^\s?]*)(?:\?\S*?(?=[:,;)]{0,2}(?:\s|$)))?", r"\1\2", text)
+
+
 class ExampleError(ValueError):
     """An example cannot be used. The message names the record or file and the problem; `reason` is a key of REASONS.
 
@@ -35,7 +45,7 @@ class ExampleError(ValueError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return self.args[0]
+        return without_credentials(self.args[0])
 
 
 class MediaError(ExampleError):

@@ -27,7 +27,8 @@ _ARCHIVE_ENTRY = re.compile(r"(.+\.array_record)#(\d+)")
 class Location:
     """A medium `name` below `root`, a folder or URL. `root` None: the user gave `name`, any path or URL.
 
-    Raises MediaError if the name is empty, or if it is absolute or contains ".." below a root.
+    Raises MediaError if the name is empty, or if it is absolute or contains "..", "://" or "::" below a root. fsspec
+    reads "a::b" as a chain of two file systems.
     """
 
     root: str | None
@@ -40,8 +41,8 @@ class Location:
 
     def __post_init__(self):
         parts = PurePosixPath(self.name).parts
-        leaves_root = self.root is not None and (".." in parts or PurePosixPath(self.name).is_absolute())
-        if not parts or "\0" in self.name or leaves_root:
+        leaves_root = ".." in parts or PurePosixPath(self.name).is_absolute() or "://" in self.name or "::" in self.name
+        if not parts or "\0" in self.name or (self.root is not None and leaves_root):
             raise MediaError(f"{self.name!r}: {self._name_rule()}", "bad_record")
 
     def __str__(self) -> str:
@@ -74,7 +75,7 @@ class Location:
                 return remote.read()
         except FileNotFoundError as error:
             raise MediaError(f"{self}: no such file", "no_file") from error
-        except OSError as error:
+        except (OSError, ImportError, ValueError) as error:  # its package is missing; an unknown kind of URL
             raise MediaError(f"{self}: cannot be read ({error})", "unreadable") from error
 
     def _name_rule(self) -> str:

@@ -11,15 +11,18 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import av
 import numpy as np
 
 from data_pipelines.errors import MediaError
-from data_pipelines.media.file_source import Source, check_source, source_name
+from data_pipelines.media.file_source import Source, open_source, source_name
 
-# ffmpeg also opens pictures (png_pipe, image2) and any .txt file (tty) as videos.
-_OTHER_FORMATS = ("image2", "tty")
+# The formats that are read, as ffmpeg names them. It has hundreds more, and some open other files and addresses that
+# their text names (hls, concat, sdp), or show pictures and text as videos (png_pipe, image2, tty).
+FORMATS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "mjpeg", "gif", "flv", "ogg", "asf")
+_OPTIONS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}  # nothing besides the open file
 
 # The headers of Matroska and AVI state the duration of the video, but not of its last frame, nor whether frames were
 # dropped at the end. A file counts as cut off if it is shorter by more than these seconds.
@@ -130,36 +133,31 @@ def scene_starts(source: Source, start: float, end: float) -> np.ndarray:
 @contextlib.contextmanager
 def _open(source: Source) -> Iterator[tuple[av.container.InputContainer, av.VideoStream, str]]:
     """The open container, its video stream and the name for errors. An ffmpeg error becomes a MediaError."""
-    name, source = source_name(source), check_source(source)
-    reason = "cut_off" if _starts_as_video(source) else "not_media"
-    try:
-        # Ignore metadata errors: titles with invalid encodings are common.
-        with av.open(source, metadata_errors="ignore") as container:
-            kind = container.format.name
-            if kind.endswith("_pipe") or kind in _OTHER_FORMATS:
-                raise MediaError(f"{name}: not a video but a file of type {kind}", "not_media")
-            cover = av.stream.Disposition.attached_pic  # an album cover is stored as a video stream of one picture
-            streams = [s for s in container.streams.video if not s.disposition & cover]
-            if not streams:
-                kinds = sorted({"a cover" if s.type == "video" else s.type for s in container.streams}) or ["nothing"]
-                raise MediaError(f"{name}: no video in it (it contains {', '.join(kinds)})", "no_video")
-            streams[0].thread_count = 1  # one video per core is decoded at a time: more threads would only wait
-            reason = "undecodable"
-            yield container, streams[0], name
-    except av.FFmpegError as error:
-        message = f"{name}: not a video, or one that is damaged or cut off ({error.strerror})"
-        raise MediaError(message, reason) from error
+    name = source_name(source)
+    with open_source(source) as file:
+        reason = "cut_off" if _starts_as_video(file) else "not_media"
+        try:
+            # Ignore metadata errors: titles with invalid encodings are common.
+            with av.open(file, options=_OPTIONS, metadata_errors="ignore") as container:
+                cover = av.stream.Disposition.attached_pic  # an album cover is stored as a video stream of one picture
+                streams = [s for s in container.streams.video if not s.disposition & cover]
+                if not streams:
+                    kinds = {"a cover" if s.type == "video" else s.type for s in container.streams} or {"nothing"}
+                    raise MediaError(f"{name}: no video in it (it contains {', '.join(sorted(kinds))})", "no_video")
+                streams[0].thread_count = 1  # one video per core is decoded at a time: more threads would only wait
+                reason = "undecodable"
+                yield container, streams[0], name
+        except av.FFmpegError as error:
+            formats = f"; formats are {', '.join(FORMATS)}" if reason == "not_media" else ""
+            message = f"{name}: not a video, or one that is damaged or cut off ({error.strerror}){formats}"
+            raise MediaError(message, reason) from error
 
 
-def _starts_as_video(source: Source) -> bool:
+def _starts_as_video(file: BinaryIO) -> bool:
     """Whether the first bytes are those of MP4, Matroska or AVI. If such a file fails to open, it is cut off."""
-    if isinstance(source, str):
-        with open(source, "rb") as file:
-            start = file.read(8)
-    else:
-        start = source.read(8)
-        source.seek(0)
-    return start[4:] == b"ftyp" or start[:4] in (b"\x1a\x45\xdf\xa3", b"RIFF")
+    start = file.read(12)
+    file.seek(0)
+    return start[4:8] == b"ftyp" or start[:4] == b"\x1a\x45\xdf\xa3" or (start[:4], start[8:]) == (b"RIFF", b"AVI ")
 
 
 def _announced_length(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[int, float]:

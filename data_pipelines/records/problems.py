@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from data_pipelines.errors import ExampleError
+from data_pipelines.errors import ExampleError, without_credentials
 
 
 class RecordError(ExampleError):
@@ -12,7 +12,7 @@ class RecordError(ExampleError):
     """
 
     def __init__(self, problems: Sequence[str], reason: str):
-        super().__init__(tuple(problems), reason)
+        super().__init__(tuple(map(without_credentials, problems)), reason)
 
     @property
     def problems(self) -> tuple[str, ...]:

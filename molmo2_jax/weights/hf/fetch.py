@@ -17,6 +17,7 @@ import fsspec
 import huggingface_hub
 import tqdm
 
+from data_pipelines.errors import without_credentials
 from molmo2_jax.weights.hf.config import HfError
 
 CONFIG_FILES = ("*.json",)
@@ -59,11 +60,11 @@ def _copy_url(url: str, patterns: Sequence[str]) -> tempfile.TemporaryDirectory:
         wanted = [name for name in names if any(pathlib.PurePath(name).match(pattern) for pattern in patterns)]
         if not wanted:
             raise FileNotFoundError(f"it holds none of {', '.join(patterns)}")
-        for name in tqdm.tqdm(wanted, desc=url, unit="file"):
+        for name in tqdm.tqdm(wanted, desc=without_credentials(url), unit="file"):
             files.get_file(f"{root}/{name}", str(pathlib.Path(folder.name) / name))
     except (OSError, ImportError, ValueError) as error:  # unreachable; its package is missing; an unknown kind of URL
         folder.cleanup()
-        raise HfError(f"{url}: cannot be read ({error})") from error
+        raise HfError(without_credentials(f"{url}: cannot be read ({error})")) from error
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from pathlib import Path
 
 import fsspec
@@ -52,11 +53,31 @@ def test_a_file_that_the_user_named(tmp_path):
     assert probe(Location.of(tmp_path / "link.mp4").source()) == WHOLE
 
 
-@pytest.mark.parametrize("name", ["", "/etc/hosts", ".", "../a.png", "a/../../b.png", "a\0.png", "../m.array_record#0"])
-def test_a_name_never_leaves_its_root(name):
-    with pytest.raises(MediaError, match="media have a relative name and stay inside some/folder") as refused:
-        Location("some/folder", name)
+NAMES = ["", "/etc/hosts", ".", "../a.png", "a/../../b.png", "a\0.png", "../m.array_record#0"]
+NAMES += [
+    "link.mp4::x://y",
+    "http://127.0.0.1/a.mp4",
+    "file:///etc/hosts",
+    "zip://a::b.zip",
+    "a::b",
+    "x://m.array_record#0",
+]
+
+
+@pytest.mark.parametrize("root", ["some/folder", "memory://bucket"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_never_leaves_its_root(root, name):
+    with pytest.raises(MediaError, match=f"media have a relative name and stay inside {root}") as refused:
+        Location(root, name)
     assert refused.value.reason == "bad_record"
+
+
+@pytest.mark.parametrize("url", ["nothing://a/b.mp4", "s3://ann:secret@bucket/b.mp4?signature=secret"])
+def test_an_unknown_kind_of_url_is_an_error_of_its_file_without_credentials(url, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(MediaError, match=r"b\.mp4: cannot be read") as refused:
+        Location.of(url).source()
+    assert refused.value.reason == "unreadable" and "secret" not in str(refused.value)
 
 
 def test_a_link_never_leaves_its_root(tmp_path):

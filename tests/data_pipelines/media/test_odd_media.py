@@ -85,7 +85,7 @@ MEDIA = [  # kind, name, function that writes it, number of crops or reason of t
     ("image", "gone.jpg", lambda path: None, "no_file"),
     ("video", "uneven.mp4", UNEVEN, 7),  # at 2 frames/s; the container states 3 s
     ("video", "empty.mp4", lambda path: path.write_bytes(b""), "empty_file"),
-    ("video", "sound.wav", sound, "no_video"),
+    ("video", "sound.wav", sound, "not_media"),
     ("video", "words.mp4", lambda path: path.write_text("not a video"), "not_media"),
     ("video", "gone.mp4", lambda path: None, "no_file"),
 ]

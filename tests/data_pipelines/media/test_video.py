@@ -1,5 +1,6 @@
 """Probing and decoding videos: complete, empty and invalid files, and the frame displayed at a time."""
 
+import socket
 import struct
 import wave
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from data_pipelines.errors import MediaError
 from data_pipelines.media import video
+from data_pipelines.media.file_source import NamedBytes
 from data_pipelines.media.video import VideoInfo, decode_frames, probe
 from tests.data_pipelines.media.videos import BIKES, WHOLE, copy, draw, grays
 
@@ -85,8 +87,37 @@ def test_text_is_not_a_video(tmp_path, name):
 @pytest.mark.parametrize("name", ["picture.png", "picture.jpg", "picture.mp4"])
 def test_a_picture_is_not_a_video(tmp_path, name):
     Image.new("RGB", (64, 48)).save(tmp_path / name, format="JPEG" if name.endswith("jpg") else "PNG")
-    with pytest.raises(MediaError, match=rf"{name}: not a video but a file of type"):
+    with pytest.raises(MediaError, match=rf"{name}: not a video, .*formats are mov, mp4, ") as refused:
         probe(tmp_path / name)
+    assert refused.value.reason == "not_media"
+
+
+# Texts that ffmpeg reads as lists of other files or addresses, whatever the name of the file.
+REFERENCES = {
+    "concat": "ffconcat version 1.0\nfile {}\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><Period><AdaptationSet>'
+    '<Representation id="1" mimeType="video/mp4"><BaseURL>{}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns={}\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n"
+    "a=rtpmap:96 H264/90000\n",
+}
+
+
+@pytest.mark.parametrize("kind", REFERENCES)
+@pytest.mark.parametrize("name", ["e.txt", "e.mp4", "e.m3u8", "e.sdp", "e.mpd"])
+def test_a_file_that_names_others_is_refused_without_opening_them(tmp_path, kind, name):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        for target in (copy(tmp_path / "b.mp4"), f"http://127.0.0.1:{server.getsockname()[1]}/b.mp4"):
+            text = REFERENCES[kind].format(target)
+            (tmp_path / name).write_text(text)
+            for source in (tmp_path / name, NamedBytes(text.encode(), f"media.array_record#{name}")):
+                for read in (probe, lambda source: next(decode_frames(source, [0.0]))):
+                    with pytest.raises(MediaError, match=f"{name}: not a video") as refused:
+                        read(source)
+                    assert refused.value.reason == "not_media"
+        with pytest.raises(BlockingIOError):  # no connection waits
+            server.accept()
 
 
 def test_sound_only(tmp_path):
@@ -95,7 +126,7 @@ def test_sound_only(tmp_path):
         out.setsampwidth(2)
         out.setframerate(8000)
         out.writeframes(bytes(16000))
-    with pytest.raises(MediaError, match=r"sound\.wav: no video in it \(it contains audio\)"):
+    with pytest.raises(MediaError, match=r"sound\.wav: not a video, .*formats are mov, mp4, "):
         probe(tmp_path / "sound.wav")
 
 

@@ -164,3 +164,9 @@ def test_a_file_is_not_a_folder(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(HfError, match="no such folder"):
         local_folder(str(tmp_path / "model.safetensors"))
+
+
+def test_credentials_of_a_url_are_not_printed(capsys):
+    with pytest.raises(HfError, match="nothing://host/model: cannot be read") as error:
+        local_folder("nothing://ann:secret@host/model?key=secret")
+    assert "secret" not in str(error.value) + capsys.readouterr().err
