@@ -41,15 +41,14 @@ def open_dataset(source: str) -> Dataset:
 
 
 class JsonLines:
-    """One record per line; media are relative to the file's folder."""
+    """One record per line that is not blank; media are relative to the file's folder."""
 
     written_by_hand = True
 
     def __init__(self, path: str):
         self._path = Path(path)
-        self._lines = self._path.read_bytes().split(b"\n")
-        if self._lines[-1] == b"":  # after the newline that ends the last record
-            self._lines.pop()
+        lines = enumerate(self._path.read_bytes().split(b"\n"), start=1)
+        self._lines = [(number, line) for number, line in lines if line.strip()]
         if not self._lines:
             raise RecordError([f"{path}: holds no records"], "bad_record")
         read = functools.partial(_read_line, self._path, self._lines)
@@ -60,16 +59,17 @@ class JsonLines:
 
     def record(self, index: int) -> Record:
         record = self._read(index)
-        first = self._first_lines.get(record.id, index)
-        if first < index:
-            raise RecordError([f"{record.where}: the id is taken by line {first + 1}"], "bad_record")
+        number, _ = self._lines[index]
+        first = self._first_lines.get(record.id, number)
+        if first < number:
+            raise RecordError([f"{record.where}: the id is taken by line {first}"], "bad_record")
         return record
 
     @functools.cached_property
     def _first_lines(self) -> dict[str, int]:
-        """{id: the first line with it}, from 0; lines that cannot be parsed have no id."""
+        """{id: the number of the first line with it, from 1}; lines that cannot be parsed have no id."""
         found: dict[str, int] = {}
-        for number, line in enumerate(self._lines):
+        for number, line in self._lines:
             try:
                 raw = json.loads(line)
             except (ValueError, RecursionError):
@@ -79,8 +79,9 @@ class JsonLines:
         return found
 
 
-def _read_line(path: Path, lines: Sequence[bytes], index: int) -> Record:
-    return read_record(lines[index], str(path.parent), f"{path}:{index + 1}")
+def _read_line(path: Path, lines: Sequence[tuple[int, bytes]], index: int) -> Record:
+    number, line = lines[index]
+    return read_record(line, str(path.parent), f"{path}:{number}")
 
 
 class PreparedFolder:

@@ -45,9 +45,9 @@ def test_a_bad_line_costs_its_record_only(write_records, folder):
     path = write_records(video("ok"), video("ok", clip=[1, 2]), video("far", video="none.mp4"), video("last"))
     path.write_bytes(path.read_bytes() + b"\n{broken\n")
     dataset = open_dataset(str(path))
-    assert len(dataset) == 6
+    assert len(dataset) == 5
     found = {}
-    for index in range(6):
+    for index in range(5):
         try:
             dataset.record(index)
         except RecordError as error:
@@ -56,11 +56,36 @@ def test_a_bad_line_costs_its_record_only(write_records, folder):
         1: "bad_record",
         2: "no_file",
         4: "bad_record",
-        5: "bad_record",
     }
     assert str(found[1]) == f"{path}:2: record 'ok': the id is taken by line 1"
     assert str(found[2]) == f"{path}:3: record 'far': {folder / 'none.mp4'}: no such file"
-    assert str(found[5]).startswith(f"{path}:6: not a JSON object")
+    assert str(found[4]).startswith(f"{path}:6: not a JSON object")
+
+
+@pytest.mark.parametrize(
+    ("layout", "numbers"),
+    [
+        ("{}\n{}\n", (1, 2)),
+        ("{}\n{}", (1, 2)),
+        ("{}\r\n{}\r\n\r\n", (1, 2)),
+        ("\ufeff{}\n{}\n", (1, 2)),
+        ("\n{}\n\n \t\n{}\n  \n\n", (2, 5)),
+    ],
+)
+def test_blank_lines_are_no_records_and_count_as_lines(folder, layout, numbers):
+    path = folder / "records.jsonl"
+    path.write_bytes(layout.format(json.dumps(video("a")), json.dumps(video("b"))).encode())
+    dataset = open_dataset(str(path))
+    assert [dataset.record(i).where for i in range(len(dataset))] == [
+        f"{path}:{number}: record '{name}'" for number, name in zip(numbers, "ab", strict=True)
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \r\n\n"])
+def test_a_file_of_blank_lines_has_no_records(folder, text):
+    (folder / "records.jsonl").write_text(text)
+    with pytest.raises(RecordError, match="holds no records"):
+        open_dataset(str(folder / "records.jsonl"))
 
 
 @pytest.fixture
