@@ -39,7 +39,7 @@ _ATTRIBUTES = re.compile(r'<(points?)((?:\s+\w+=(?:"[^"]*"|[\d.]+))+)(?:\s*/?>(?
 _IMAGE_COMPACT = re.compile(rf"<points ([^\t<>]*)\t([^\t<>]*)\t{_TRIPLES}\s*/>")
 _VIDEO_COMPACT = re.compile(rf"<points ({_NUMBER})\s{_TRIPLES}\s*/>")
 _CLICK = re.compile(rf"Click\(({_NUMBER}), ?({_NUMBER})\)")
-_FRAME = re.compile(rf"time\s+({_NUMBER})\s*\n\s*\{{([^{{}}]*)\}}")
+_FRAME = re.compile(rf"time\s+({_NUMBER})(?=[^\S\n]*\n)\s*+\{{([^{{}}]*)\}}")
 _OBJECT = re.compile(rf"{_INDEX}\s*:\s*\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]")
 _ENDS = re.compile(rf"{_INDEX}\s*:\s*\(\s*{_STEP}\s*,\s*{_STEP}\s*\)")
 _PAIR = r"\((\d{1,9}\.\d{1,9}),? ?(\d{1,9}\.\d{1,9})\)"

@@ -1,7 +1,6 @@
 """Errors of one example: a known reason, picklable, and without the credentials of the URLs that they name."""
 
 import pickle
-import time
 
 import pytest
 
@@ -36,11 +35,5 @@ def test_urls_lose_user_password_and_query(text, public):
 
 
 @pytest.mark.parametrize("part", ["a", "://", "://a@", "?", "://a?b:", "@", ":"])
-def test_long_texts_take_linear_time(part):
-    def seconds(length):
-        text = "x://" + part * (length // len(part))
-        start = time.process_time()
-        without_credentials(text)
-        return time.process_time() - start
-
-    assert min(seconds(400_000) for _ in range(3)) < 20 * max(min(seconds(50_000) for _ in range(3)), 1e-3)
+def test_a_megabyte_is_searched_in_linear_time(part):
+    without_credentials("x://" + part * (1_000_000 // len(part)))  # quadratic time would be hours

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_pipelines.text.legacy_points import read_legacy
+from data_pipelines.text.points import parse_points
 
 
 def read(text):
@@ -133,3 +134,29 @@ def test_any_text_is_parsed_without_errors(text):
         for tag in read_legacy(start + text):
             assert tag.points
             assert all(0 <= p.x <= 1 and 0 <= p.y <= 1 for p in tag.points)
+
+
+STARTS = ["", "time 1", "time 1\n{", "<points", "<points a\t", "<points 2.5 ", '<points coords="', "[", "0: (["]
+PARTS = [
+    " ",
+    "\n",
+    "\t",
+    "1 ",
+    "a",
+    " a=1",
+    ' a="b"',
+    '"',
+    "<points ",
+    "<points a\t",
+    "time 1\n",
+    "[ ",
+    "0: ([",
+    "{",
+    "p =",
+]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_long_texts_are_read_in_linear_time(part):
+    for start in STARTS:
+        parse_points(start + part * (1_000_000 // len(part)))  # quadratic time would be an hour
