@@ -16,10 +16,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM
 # Editors and renderers store megabytes of text and colour profiles in a PNG. Pillow refuses more than one.
 PngImagePlugin.MAX_TEXT_CHUNK = 64 << 20  # bytes
 
-# Errors that Pillow's decoders raise for damaged files: AVIF a RuntimeError, any format a MemoryError for a size that
-# cannot be allocated. A bomb is an image of more than 179 million pixels.
-_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, MemoryError, struct.error, zlib.error)
-_DAMAGED += (Image.DecompressionBombError,)
+# Errors that Pillow's decoders raise for damaged files: AVIF a RuntimeError. A bomb is an image of more than 179
+# million pixels.
+_DAMAGED = (OSError, ValueError, SyntaxError, EOFError, RuntimeError)
+_DAMAGED += (struct.error, zlib.error, Image.DecompressionBombError)
 
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # of an ISO file's first box
 
