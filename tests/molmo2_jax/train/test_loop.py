@@ -33,12 +33,6 @@ def one_device(monkeypatch):
     use_devices(monkeypatch, 1)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Compiled programs, shared by the processes of this module."""
-    return tmp_path_factory.mktemp("compiled")
-
-
 def lines(workdir):
     path = workdir / "metrics.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -55,13 +49,9 @@ def saving(step):
     return lambda workdir: any((workdir / "checkpoints").glob(f"{step}.*"))
 
 
-def run(workdir, cache, until=None):
+def run(workdir, until=None):
     """The run in a process of its own; SIGKILL as soon as until(workdir) holds. Its exit status."""
-    env = os.environ | {
-        "XLA_FLAGS": FEW_OPTIMISATIONS,
-        "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    env = os.environ | {"XLA_FLAGS": FEW_OPTIMISATIONS}
     command = [sys.executable, "-m", "tests.molmo2_jax.train.small_run", str(workdir), str(STEPS)]
     with (workdir.parent / f"{workdir.name}.log").open("a") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log)
@@ -88,9 +78,9 @@ def saved_state(workdir, step=STEPS):
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_bit_equal_to_one_that_is_not(tmp_path, cache):
+def test_a_run_that_is_killed_again_and_again_ends_bit_equal_to_one_that_is_not(tmp_path):
     straight, killed = tmp_path / "straight", tmp_path / "killed"
-    assert run(straight, cache) == 0
+    assert run(straight) == 0
     kill_points = [
         lambda workdir: steps_done(workdir) >= 2,  # before any checkpoint
         lambda workdir: saving(4)(workdir) or steps_done(workdir) >= 5,  # while one is being written, as a rule
@@ -98,8 +88,8 @@ def test_a_run_that_is_killed_again_and_again_ends_bit_equal_to_one_that_is_not(
         lambda workdir: steps_done(workdir) >= 9,  # between the last one and the end
     ]
     for until in kill_points:
-        assert run(killed, cache, until) == -signal.SIGKILL
-    assert run(killed, cache) == 0
+        assert run(killed, until) == -signal.SIGKILL
+    assert run(killed) == 0
 
     (want, want_data), (got, got_data) = saved_state(straight), saved_state(killed)
     assert got_data == want_data

@@ -73,11 +73,9 @@ class Group:
             process.wait()
 
 
-def trainers(workdir, cache, mesh, plans):
+def trainers(workdir, mesh, plans):
     argv = [["-m", "tests.molmo2_jax.train.process_run", str(workdir), json.dumps(mesh), *plan] for plan in plans]
-    return Group(
-        workdir.parent, argv, JAX_COMPILATION_CACHE_DIR=str(cache), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0"
-    )
+    return Group(workdir.parent, argv)
 
 
 def lines(workdir) -> dict[int, dict]:
@@ -107,7 +105,7 @@ def base(tmp_path_factory):
 def four(base):
     """Four processes; the last one waits forever after a step and is killed. Yields them and their exit statuses."""
     run = base / "run"
-    group = trainers(run, base / "cache", {"context": 4}, [[], [], [], [f"hang:{SAVED + 2}"]])
+    group = trainers(run, {"context": 4}, [[], [], [], [f"hang:{SAVED + 2}"]])
     try:
         group.until(lambda: (run / "checkpoints" / str(SAVED)).is_dir() and SAVED in lines(run))
         group.until(lambda: (SAVED + 2, 1) in digests(run, 4))  # the others have begun the step, and wait
@@ -121,7 +119,7 @@ def four(base):
 def two(four, base):
     """Two processes that continue the run; the second one gets SIGTERM. Yields them and their exit statuses."""
     run = base / "run"
-    group = trainers(run, base / "cache", {"data": 2}, [["slow"], ["slow"]])
+    group = trainers(run, {"data": 2}, [["slow"], ["slow"]])
     try:
         group.until(lambda: SAVED + 2 in lines(run))
         group.processes[1].send_signal(signal.SIGTERM)
